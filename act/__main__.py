@@ -1,0 +1,5 @@
+"""``python -m act``."""
+
+from act.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""ACT's HTTP edge: parse, call one verb, render."""

@@ -1,0 +1,82 @@
+"""The composition root: settings and an open store in, a running service out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+import act
+from act.api import events, health, jobs, problems, schemas, stream
+from act.config import Settings
+from act.ledger import Clock, Ledger, system_clock
+from act.storage.store import Store
+from hmskit.same_site import SameSiteOnly
+
+DESCRIPTION = """
+The flight log: an append-only ledger of every state change of jobs and tasks. It takes CloudEvents, keeps their bytes
+as they were posted, once each and in the order of their stream, and shows them as rows, as a list or live. Errors are
+`application/problem+json` (RFC 9457).
+"""
+
+
+def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock) -> FastAPI:
+    """Return the ACT application on an open store. Its lifespan runs the writer; its end closes the store.
+
+    Args:
+        settings: as read.
+        store: from `act.storage.store.open_store`.
+        clock: gives the events' time of receipt, microseconds since the epoch.
+
+    Raises:
+        UnavailableError: the store cannot be read.
+    """
+    ledger = Ledger(store, clock=clock, max_followers=settings.max_followers, poll_sec=settings.poll_sec)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await ledger.open()
+        try:
+            yield
+        finally:
+            await ledger.close()
+
+    app = FastAPIOffline(
+        title="ACT, the flight log",
+        version=act.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.ledger = ledger
+    problems.install(app)
+    for router in (events.router, stream.router, jobs.router, health.router):
+        app.include_router(router)
+    app.add_middleware(
+        SameSiteOnly,
+        allowed_origins=settings.allowed_origins,
+        changes_state=lambda method, _path: method not in ("GET", "HEAD", "OPTIONS"),
+    )
+    _describe(app)
+    return app
+
+
+def end_streams(app: FastAPI) -> None:
+    """End every live stream: the service is about to stop."""
+    app.state.ledger.followers.stop()
+
+
+def _describe(app: FastAPI) -> None:
+    """Complete the OpenAPI document with the schemas that the calls refer to."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.COMPONENTS)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

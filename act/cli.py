@@ -1,0 +1,101 @@
+"""The command ``act``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import act
+from act.config import Settings
+from hmskit.logs import configure_logs
+from hmskit.server import CannotListenError, bind, serve
+from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
+from hmskit.sqlite import CannotOpenError
+
+main = typer.Typer(
+    name="act",
+    help="ACT, the flight log: an append-only ledger of every state change.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"act {act.__version__}")
+        raise typer.Exit
+
+
+@main.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """ACT, the flight log: an append-only ledger of every state change."""
+
+
+def _give_up(why: Exception, *, code: int = 1) -> NoReturn:
+    typer.echo(f"error: {why}", err=True)
+    raise typer.Exit(code) from None
+
+
+@main.command("serve")
+@takes_settings(Settings)
+def run_service(settings: Settings) -> None:
+    """Run the service until SIGTERM or Ctrl-C."""
+    # Imported here, so that `act --help` answers at once.
+    from act.app import create_app, end_streams  # noqa: PLC0415
+    from act.storage.store import open_store  # noqa: PLC0415
+
+    configure_logs(level=settings.log_level)
+    try:
+        listener = bind(settings.host, settings.port)
+        store = open_store(settings.database_url, migrate=settings.migrate)
+    except (CannotListenError, CannotOpenError) as error:
+        _give_up(error)
+    if store.warning is not None:
+        typer.echo(f"warning: {store.warning}", err=True)
+    app = create_app(settings, store)
+    listener.listen(2048)  # from here on a client that has read the line below gets an answer
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    typer.echo(f"act: listening on {address}, ledger {store.name}, {app.state.ledger.size} events")
+    sys.stdout.flush()
+    serve(app, listener, on_stop=lambda: end_streams(app))
+
+
+@main.command("settings")
+def show_settings() -> None:
+    """Show every setting: its variable, its value now, its default and what it is."""
+    print_settings(Settings)
+
+
+@main.command("migrate")
+def migrate(
+    *,
+    database_url: Annotated[
+        str | None,
+        typer.Option("--database-url", help="Where the ledger is kept [ACT_DATABASE_URL].", show_default=False),
+    ] = None,
+) -> None:
+    """Bring the database's schema up to date, with the service stopped."""
+    from act.storage.store import open_store  # noqa: PLC0415
+    from act.storage.tables import SCHEMA_REVISION  # noqa: PLC0415
+
+    try:
+        store = open_store(read_settings(Settings, database_url=database_url).database_url, migrate=True)
+    except SettingsError as error:
+        _give_up(error, code=2)
+    except CannotOpenError as error:
+        _give_up(error)
+    typer.echo(f"act: {store.name} is at {SCHEMA_REVISION}")
+    store.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""ACT's settings: one frozen object, read once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What can be set, each from a flag of ``act serve`` or from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="ACT_", frozen=True, extra="forbid")
+
+    database_url: str = Field("sqlite:///act.db", description="where the ledger is kept")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(8002, ge=0, le=65_535, description="port to listen on; 0 takes a free one and prints it")
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins whose pages may post events through a browser, separated by commas"
+    )
+    max_followers: int = Field(
+        500, ge=0, le=100_000, description="how many live streams may be open at once; one more is told 503"
+    )
+    ping_sec: float = Field(
+        15.0, ge=0.05, le=3600, description="seconds after which a silent live stream gets a comment, for proxies"
+    )
+    poll_sec: float = Field(
+        1.0, ge=0.05, le=60, description="seconds between looks for events that another process appended"
+    )
+    migrate: bool = Field(
+        default=True, description="bring the database's schema up to date on start; 0: refuse to start"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe log lines that are written"
+    )
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value

@@ -1,0 +1,124 @@
+"""Read posted events: their original bytes, and the facts in them that the ledger's columns hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from act.contract import EVENT, MAX_EVENT_BYTES, Event, EventData, parse_time_ms
+from act.domain.errors import Fault, InvalidInputError
+from act.domain.split import Slice, split
+
+MAX_FAULTS = 20
+"""How many faults one answer lists: enough to see what is wrong with a producer."""
+
+_DETAIL_FIELDS = frozenset({"detail"})
+_PLAIN_FIELDS = tuple(name for name in EventData.model_fields if name not in _DETAIL_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """One event as it was posted.
+
+    Attributes:
+        raw: its bytes; they are what is hashed and kept.
+        stream: ``JOB-123``, or ``LANE-<lane>``.
+        seq: its place in the stream, from 1.
+        facts: what `facts_of` says of it.
+    """
+
+    raw: bytes
+    stream: str
+    seq: int
+    facts: Mapping[str, Any]
+
+    @property
+    def event_id(self) -> str:
+        """The event's id: stream and place."""
+        return f"{self.stream}.{self.seq}"
+
+
+def facts_of(event: Event) -> dict[str, Any]:
+    """Return what the ledger's columns hold of an event: all that readers see of it comes from its bytes.
+
+    ``detail`` is JSON text, ``extra`` the JSON text of fields of ``data`` that this version has no column for (None
+    where there are none: a later OMS may say more).
+    """
+    data = event.data
+    facts: dict[str, Any] = {name: getattr(data, name) for name in _PLAIN_FIELDS}
+    facts["stream"] = event.stream
+    facts["seq"] = event.seq
+    facts["event_id"] = event.id
+    facts["entity"] = event.type.split(".", 2)[1]
+    facts["ts_ms"] = parse_time_ms(event.time)
+    facts["detail"] = to_json(data.detail).decode()
+    facts["extra"] = to_json(data.__pydantic_extra__).decode() if data.__pydantic_extra__ else None
+    return facts
+
+
+def read_posted(body: bytes) -> list[Posted]:
+    """Return the events of a posted body, in its order: an array of them, or one.
+
+    Raises:
+        InvalidInputError: the body or an event in it is not valid; ``members`` names the first such event.
+        TooLargeError: more events than one batch may have.
+    """
+    slices, is_array = split(body)
+    if not slices:
+        raise InvalidInputError("The array is empty: post at least one event.")
+    posted: list[Posted] = []
+    faults: list[Fault] = []
+    refused: int | None = None
+    for position, piece in enumerate(slices):
+        loc: tuple[str | int, ...] = ("body", position) if is_array else ("body",)
+        try:
+            posted.append(_read(piece))
+        except ValidationError as error:
+            found = [Fault((*loc, *at), msg) for at, msg in _faults(error)]
+        except ValueError as error:
+            found = [Fault(loc, str(error))]
+        else:
+            continue
+        faults += found
+        refused = position if refused is None else refused
+        if len(faults) >= MAX_FAULTS:
+            break
+    if refused is not None:
+        raise _refusal(slices[refused], refused, faults[:MAX_FAULTS])
+    return posted
+
+
+def _read(piece: Slice) -> Posted:
+    """Raises: ValueError (of which ValidationError is one): it is no event."""
+    if not isinstance(piece.value, dict):
+        raise ValueError("an event must be a JSON object")  # noqa: TRY004 - the sender's value, not ours
+    if len(piece.raw) > MAX_EVENT_BYTES:
+        raise ValueError(f"an event may have {MAX_EVENT_BYTES:,} bytes at most; this one has {len(piece.raw):,}")
+    event = EVENT.validate_python(piece.value)
+    facts = facts_of(event)
+    return Posted(piece.raw, facts["stream"], facts["seq"], facts)
+
+
+def _faults(error: ValidationError) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield each fault's place and message, without the value: that is the sender's, and not for logs."""
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        yield fault["loc"], fault["msg"].removeprefix("Value error, ")
+
+
+def _refusal(piece: Slice, position: int, faults: list[Fault]) -> InvalidInputError:
+    members: dict[str, Any] = {"index": position}
+    event_id = piece.value.get("id") if isinstance(piece.value, dict) else None
+    name = f"Event {position}"
+    if isinstance(event_id, str) and 0 < len(event_id) <= 500 and event_id.isprintable():  # noqa: PLR2004 - as Text
+        members["event_id"] = event_id
+        name = f"Event {position} ({event_id})"
+    where = ".".join(part for part in faults[0].loc[1:] if isinstance(part, str))
+    return InvalidInputError(
+        f"{name} is not valid: {where + ': ' if where else ''}{faults[0].msg}. Nothing of the batch was taken.",
+        faults=tuple(faults),
+        members=members,
+    )

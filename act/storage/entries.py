@@ -1,0 +1,102 @@
+"""Write the ledger. Functions that take an open transaction; the caller commits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from act.contract import event_bytes
+from act.domain.order import Kept, Place
+from act.storage.tables import BLOCK_EVENTS, blocks, events, heads
+
+_CHUNK = 500
+"""How many values one ``IN`` lists."""
+
+_LAST = select(func.max(events.c.idx))
+_HEADS = select(heads.c.stream, heads.c.seq).where(heads.c.stream.in_(bindparam("streams", expanding=True)))
+# One range a statement: SQLite scans the whole index for `(stream, seq) IN (...)`.
+_KEPT = select(events.c.seq, events.c.idx, events.c.entry, events.c.leaf_hash).where(
+    events.c.stream == bindparam("of_stream"), events.c.seq.between(bindparam("first"), bindparam("last"))
+)
+_ADD_EVENTS = insert(events)
+_ADD_HEADS = insert(heads)
+_MOVE_HEADS = update(heads).where(heads.c.stream == bindparam("of_stream")).values(seq=bindparam("to_seq"))
+_ADD_BLOCK = insert(blocks).from_select(
+    ["block", "min_ts_ms", "max_ts_ms"],
+    select(bindparam("number", type_=blocks.c.block.type), func.min(events.c.ts_ms), func.max(events.c.ts_ms)).where(
+        events.c.idx.between(bindparam("first"), bindparam("last"))
+    ),
+)
+
+
+def size_of(tx: Connection) -> int:
+    """Return how many events the ledger has: the next index."""
+    last: int | None = tx.execute(_LAST).scalar_one()
+    return 0 if last is None else last + 1
+
+
+def heads_of(tx: Connection, streams: Collection[str]) -> dict[str, int]:
+    """Return the last ``seq`` of each of the streams that have an event."""
+    found: dict[str, int] = {}
+    for some in _chunks(streams):
+        found.update((row.stream, row.seq) for row in tx.execute(_HEADS, {"streams": some}))
+    return found
+
+
+def kept_in(tx: Connection, places: Iterable[Place]) -> dict[Place, Kept]:
+    """Return what the ledger has in each of the places that are taken."""
+    found: dict[Place, Kept] = {}
+    for stream, first, last in _ranges(places):
+        for row in tx.execute(_KEPT, {"of_stream": stream, "first": first, "last": last}):
+            found[stream, row.seq] = Kept(row.idx, event_bytes(row.entry), row.leaf_hash)
+    return found
+
+
+def add_events(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append rows, one mapping by column name each; their indexes go on where the ledger ends."""
+    tx.execute(_ADD_EVENTS, rows)
+
+
+def move_heads(tx: Connection, grown: Mapping[str, int], *, known: Collection[str]) -> None:
+    """Record the last ``seq`` of the streams that have ``grown``; those in ``known`` had a head before."""
+    new = [{"stream": stream, "seq": seq} for stream, seq in grown.items() if stream not in known]
+    moved = [{"of_stream": stream, "to_seq": seq} for stream, seq in grown.items() if stream in known]
+    if new:
+        tx.execute(_ADD_HEADS, new)
+    if moved:
+        tx.execute(_MOVE_HEADS, moved)
+
+
+def close_blocks(tx: Connection, *, size_before: int, size: int) -> None:
+    """Sum up the blocks that became full when the ledger grew from ``size_before`` to ``size`` events."""
+    for number in _full_blocks(size_before, size):
+        first = number * BLOCK_EVENTS
+        tx.execute(_ADD_BLOCK, {"number": number, "first": first, "last": first + BLOCK_EVENTS - 1})
+
+
+def _full_blocks(size_before: int, size: int) -> Iterable[int]:
+    return range(size_before // BLOCK_EVENTS, size // BLOCK_EVENTS)
+
+
+def _ranges(places: Iterable[Place]) -> Iterator[tuple[str, int, int]]:
+    """Yield the places as runs of one stream without a hole: the stream, the first seq and the last."""
+    run: tuple[str, int, int] | None = None
+    for stream, seq in sorted(set(places)):
+        if run is not None and run[0] == stream and run[2] + 1 == seq:
+            run = (stream, run[1], seq)
+            continue
+        if run is not None:
+            yield run
+        run = (stream, seq, seq)
+    if run is not None:
+        yield run
+
+
+def _chunks(values: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the values in lists of at most `_CHUNK`."""
+    rest = iter(values)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk

@@ -1,0 +1,94 @@
+"""All that is SQLite's own in the ledger. Its limits and how they are met: `hmskit.sqlite`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import URL, Engine
+from sqlalchemy.exc import DBAPIError
+
+from hmskit.sqlite import (
+    CannotOpenError,
+    FileGuard,
+    check_version,
+    database_path,
+    reader_engine,
+    why_unavailable,
+    writer_engine,
+)
+
+READERS = 4
+"""Connections that read; as many threads use them."""
+
+APPEND_ONLY = (
+    """
+    CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events is append-only: no row is ever changed'); END
+    """,
+    """
+    CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events is append-only: no row is ever removed'); END
+    """,
+    # INSERT OR REPLACE removes the row in its way without firing the trigger above, so it must never find one.
+    """
+    CREATE TRIGGER events_no_replace BEFORE INSERT ON events
+    WHEN NEW.idx IS NOT (SELECT coalesce(max(idx) + 1, 0) FROM events)
+    OR EXISTS (SELECT 1 FROM events WHERE stream = NEW.stream AND seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'events is append-only: a row goes to the next idx, and to a free place'); END
+    """,
+)
+"""What makes the database itself refuse to change, remove or replace an event, whoever asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteFile:
+    """An open ledger file: one connection that writes, some that read, and the lock that keeps others out."""
+
+    name: str
+    writer: Engine
+    reader: Engine
+    guard: FileGuard
+    warning: str | None
+    readers: int = READERS
+
+    def lost(self) -> str | None:
+        """Return why nothing written now would be kept; None while the file is the one that was opened."""
+        if self.guard.is_gone():
+            return "the database file was deleted or replaced while it was open: restart the service"
+        return None
+
+    def why_unavailable(self, error: Exception) -> str | None:
+        """Return why the database cannot take it now, in words; None where the statement itself is at fault."""
+        if isinstance(error, CannotOpenError):
+            return str(error)
+        return why_unavailable(error) if isinstance(error, DBAPIError) else None
+
+    def close(self) -> None:
+        """Close the connections, the writing one last: it checkpoints; then give the lock back."""
+        self.reader.dispose()
+        self.writer.dispose()
+        self.guard.close()
+
+
+def open_file(url: URL) -> SqliteFile:
+    """Open the ledger file, or make an empty one.
+
+    Raises:
+        CannotOpenError: it cannot be used; the message says why and what to do.
+    """
+    if url.query:
+        raise CannotOpenError("a SQLite URL takes no parameters: name only the file, such as sqlite:///act.db")
+    warning = check_version()
+    path = database_path(url)
+    guard = FileGuard(path)
+    writer = writer_engine(url)
+    try:
+        writer.connect().close()
+        guard.opened()
+    except BaseException as error:
+        writer.dispose()
+        guard.close()
+        if isinstance(error, DBAPIError):
+            raise CannotOpenError(f"cannot open {path}: {error.orig}") from None
+        raise
+    return SqliteFile(str(url.database), writer, reader_engine(url, connections=READERS), guard, warning)

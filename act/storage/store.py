@@ -1,0 +1,102 @@
+"""Open the ledger's database, whichever it is, at the schema that this code needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Engine, inspect, make_url
+from sqlalchemy.exc import ArgumentError
+
+from act.storage import sqlite
+from act.storage.tables import SCHEMA_REVISION
+from hmskit.migrate import schema_revision, upgrade
+from hmskit.sqlite import CannotOpenError
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class Store(Protocol):
+    """An open database. One connection writes; the others can only read, each transaction one moment of it."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message; without a password."""
+
+    @property
+    def writer(self) -> Engine:
+        """The engine of the writing thread."""
+
+    @property
+    def reader(self) -> Engine:
+        """The engine of the readers."""
+
+    @property
+    def readers(self) -> int:
+        """How many threads may read at once: one connection each."""
+
+    @property
+    def warning(self) -> str | None:
+        """What its operator should know about it."""
+
+    def lost(self) -> str | None:
+        """Return why nothing written now would be kept; None while all is well. Cheap enough for every commit."""
+
+    def why_unavailable(self, error: Exception) -> str | None:
+        """Return why the database cannot take it now, in words; None where the statement itself is at fault."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+def open_store(database_url: str, *, migrate: bool) -> Store:
+    """Open the database and check its schema.
+
+    Args:
+        database_url: such as ``sqlite:///act.db``.
+        migrate: bring an older schema up to date; otherwise it is refused.
+
+    Raises:
+        CannotOpenError: it cannot be used; the message says why and what to do.
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise CannotOpenError("the database URL cannot be read: write it like sqlite:///act.db") from None
+    if url.get_backend_name() != "sqlite":
+        raise CannotOpenError(f"{url.drivername} is not supported: name a SQLite file, such as sqlite:///act.db")
+    store = sqlite.open_file(url)
+    try:
+        _check_schema(store, migrate=migrate)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _check_schema(store: Store, *, migrate: bool) -> None:
+    with store.writer.connect() as connection:
+        revision = schema_revision(connection)
+        if revision == SCHEMA_REVISION:
+            return
+        is_strange = revision is None and bool(inspect(connection).get_table_names())
+    if is_strange:
+        raise CannotOpenError("the database holds another program's tables: name another one for the ledger")
+    if revision is not None and revision not in known_revisions():
+        raise CannotOpenError(
+            f"the database's schema is at {revision}, which this version does not know ({SCHEMA_REVISION} is its own): "
+            "run the newer release that wrote it, or name another database"
+        )
+    if not migrate:
+        raise CannotOpenError(
+            f"the database's schema is at {revision or 'nothing yet'}, and {SCHEMA_REVISION} is needed: "
+            "run `act migrate`, or let the start do it (ACT_MIGRATE=1)"
+        )
+    upgrade(store.writer, MIGRATIONS)
+
+
+def known_revisions() -> set[str]:
+    """Return every revision that this code can bring up to date."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - a start that finds the schema current goes without
+
+    return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}

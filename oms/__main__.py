@@ -1,0 +1,5 @@
+"""``python -m oms``."""
+
+from oms.cli import main
+
+main()

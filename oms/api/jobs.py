@@ -1,0 +1,65 @@
+"""What portals and dashboards call: start, and the jobs' pages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from oms.api.edge import Call, body_of, json_response, problem_responses, service_of
+from oms.api.schemas import JobsPage, JobsQuery, JobView, LanesView, StartBody, StartedAnswer
+from oms.sequencer.lists import JobFilter, jobs_page
+from oms.sequencer.start import Start, start
+from oms.sequencer.views import job_view, lanes_view
+
+router = APIRouter(tags=["jobs"])
+
+
+def _start_wish(body: StartBody, trace: str | None) -> Start:
+    return Start(plan=body.plan, reference=body.reference, input=body.input, priority=body.priority, trace=trace)
+
+
+START = Call(StartBody, _start_wish, start)
+
+
+@router.post(
+    "/start",
+    openapi_extra=body_of(StartBody, or_list=True),
+    responses={
+        200: {"model": StartedAnswer | list[Any]},
+        **problem_responses("403", "404", "409", "413", "422", "503"),
+    },
+)
+async def start_jobs(request: Request) -> Response:
+    """Start a job, or a list of them. The same plan and reference again: the same job."""
+    return await START.plain(request)
+
+
+@router.get("/jobs", responses={200: {"model": JobsPage}, **problem_responses("422", "503")})
+async def list_jobs(request: Request, query: Annotated[JobsQuery, Query()]) -> Response:
+    """List jobs, the newest first."""
+    wanted = JobFilter(
+        plan=query.plan, state=query.state, reference=query.reference, older_than_sec=query.older_than_sec
+    )
+    service = service_of(request)
+    now_ms = service.now_ms()
+    page = await service.read(
+        lambda connection: jobs_page(connection, wanted, limit=query.limit, cursor=query.cursor, now_ms=now_ms)
+    )
+    return json_response(page)
+
+
+@router.get("/jobs/{job_id}", responses={200: {"model": JobView}, **problem_responses("404", "503")})
+async def show_job(request: Request, job_id: str) -> Response:
+    """Show a job, its tasks, and its outputs by activity."""
+    return json_response(await service_of(request).read(lambda connection: job_view(connection, job_id)))
+
+
+@router.get("/lanes", tags=["lanes"], responses={200: {"model": LanesView}, **problem_responses("503")})
+async def list_lanes(request: Request) -> Response:
+    """List the lanes: what waits, what runs, for how long, and who was seen."""
+    service = service_of(request)
+    now_ms = service.now_ms()
+    view = await service.read(lambda connection: lanes_view(connection, service.store.plans, now_ms=now_ms))
+    return json_response(view)

@@ -1,0 +1,161 @@
+"""The composition root: settings in, a running service out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+import oms
+from act.client import LedgerClient
+from hmskit.same_site import SameSiteOnly
+from oms.api import health, jobs, plans, problems, tasks
+from oms.config import Settings
+from oms.domain.errors import UnavailableError
+from oms.relay.loop import Relay
+from oms.sequencer.plan_folder import reload_folder
+from oms.sequencer.service import Service
+from oms.sequencer.sweep import BATCH, Sweep, sweep
+from oms.sequencer.writer import Writer
+from oms.storage.store import Store
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SEC = 1.0
+"""How long a stop waits for ACT to take what is left; the outbox keeps the rest."""
+CLOCK_JUMP_SEC = 5.0
+
+DESCRIPTION = """
+The tower: starts jobs from plans, hands their tasks to the workers that poll a lane, retries, reroutes, and posts
+every state change to ACT, the flight log. Errors are `application/problem+json` (RFC 9457).
+"""
+
+
+def system_now_ms() -> int:
+    """Return the time, milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def create_app(
+    settings: Settings,
+    store: Store,
+    *,
+    ledger: LedgerClient | None = None,
+    now_ms: Callable[[], int] = system_now_ms,
+) -> FastAPI:
+    """Return the OMS application on an open store. Its lifespan runs the writer, the relay and the sweeper.
+
+    Args:
+        settings: as read.
+        store: open; the lifespan closes it.
+        ledger: ACT; by default the one at ``settings.act_url``.
+        now_ms: the clock.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        client = ledger or LedgerClient(settings.act_url, timeout_sec=settings.act_timeout_sec)
+        relay: Relay | None = None
+
+        def wake_relay() -> None:
+            if relay is not None:
+                relay.wake()
+
+        writer = Writer(store, now_ms=now_ms, on_recorded=wake_relay)
+        writer.start()
+        relay = Relay(store, writer, client, now_ms=now_ms)
+        app.state.service = Service(store, writer, relay.health, settings.act_url, now_ms)
+        report = await reload_folder(writer, settings.plans)
+        log.info("plans_loaded", loaded=len(report["loaded"]), refused=len(report["refused"]))
+        background = [
+            asyncio.create_task(relay.run(), name="relay"),
+            asyncio.create_task(_sweep_for_ever(writer, settings.sweep_interval_sec), name="sweeper"),
+        ]
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            writer.end_waits()
+            await relay.flush(limit_sec=FLUSH_SEC)
+            await writer.stop()
+            await client.close()
+            store.close()
+
+    app = FastAPIOffline(
+        title="OMS, the tower",
+        version=oms.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    problems.install(app)
+    for router in (jobs.router, tasks.router, plans.router, health.router):
+        app.include_router(router)
+    app.add_middleware(
+        SameSiteOnly,
+        allowed_origins=settings.allowed_origins,
+        # A pull is a GET that leases: no page elsewhere may take work through a clerk's browser.
+        changes_state=lambda method, path: method not in ("GET", "HEAD", "OPTIONS") or path == "/pull",
+    )
+    return app
+
+
+def end_waits(app: FastAPI) -> None:
+    """Answer every long poll with nothing: the service is about to stop."""
+    with suppress(AttributeError):  # the stop may come before the start was through
+        app.state.service.writer.end_waits()
+
+
+def reload_soon(app: FastAPI) -> None:
+    """Read the plan folder again, in the background; called in the loop on SIGHUP."""
+
+    async def reload() -> None:
+        try:
+            report = await reload_folder(app.state.service.writer, app.state.settings.plans)
+        except UnavailableError as error:
+            log.error("reload_failed", detail=error.detail)  # noqa: TRY400 - the sentence says it all
+        else:
+            log.info("plans_loaded", loaded=len(report["loaded"]), refused=len(report["refused"]))
+
+    # The app keeps the task: the loop itself holds only a weak reference, and could drop it half-way.
+    app.state.reloading = asyncio.ensure_future(reload())
+
+
+async def _sweep_for_ever(writer: Writer, interval_sec: float) -> None:
+    """Look for expired leases and due retries, for as long as the service runs."""
+    wall, steady = time.time(), time.monotonic()
+    while True:
+        try:
+            swept = await writer.run(sweep, Sweep())
+            if swept.expired:
+                log.warning("leases_expired", attempts=swept.expired)
+            if swept.expired < BATCH:
+                await asyncio.sleep(interval_sec)
+        except UnavailableError:
+            await asyncio.sleep(max(interval_sec, 1.0))
+        except Exception:
+            # A fault of ours must not end the sweeping for good: without it work would be stuck silently.
+            log.exception("sweep_failed")
+            await asyncio.sleep(max(interval_sec, 1.0))
+        wall, steady = _watch_clock(wall, steady)
+
+
+def _watch_clock(wall: float, steady: float) -> tuple[float, float]:
+    """Log a jump of the wall clock: leases and backoffs run by it, so that they end earlier or later than meant."""
+    wall_now, steady_now = time.time(), time.monotonic()
+    jump_sec = (wall_now - wall) - (steady_now - steady)
+    if abs(jump_sec) > CLOCK_JUMP_SEC:
+        log.warning(
+            "clock_jumped",
+            by_sec=round(jump_sec, 1),
+            detail="leases and retries that were due in between are due now, or as much later; nothing is lost",
+        )
+    return wall_now, steady_now

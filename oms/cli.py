@@ -1,0 +1,143 @@
+"""The command ``oms``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic_core import to_json
+
+import oms
+from hmskit.logs import configure_logs
+from hmskit.server import CannotListenError, bind, serve
+from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
+from hmskit.sqlite import CannotOpenError
+from oms.config import Settings
+from oms.storage.plan_files import PlanFileError, plan_file_schema, read_plan
+from oms.storage.store import Store, open_store
+
+cli = typer.Typer(
+    name="oms",
+    help="OMS, the tower: hands the tasks of plans to those who do them, and loses none.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+plan_cli = typer.Typer(help="Work with plan files.", no_args_is_help=True)
+cli.add_typer(plan_cli, name="plan")
+
+
+@cli.callback(invoke_without_command=True)
+def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"oms {oms.__version__}")
+        raise typer.Exit
+
+
+@cli.command("serve")
+@takes_settings(Settings)
+def serve_command(settings: Settings) -> None:
+    """Run OMS until SIGTERM or Ctrl-C. SIGHUP reads the plan folder again."""
+    from oms.api.front import Front  # noqa: PLC0415
+    from oms.app import create_app, end_waits, reload_soon  # noqa: PLC0415 - the other commands start without it
+
+    configure_logs(level=settings.log_level)
+    if not settings.plans.is_dir():
+        _stop(f"the plan folder {settings.plans} does not exist: create it, or name another with OMS_PLANS or --plans")
+    store = _open(settings, may_migrate=settings.migrate)
+    try:
+        listener = bind(settings.host, settings.port)
+    except CannotListenError as error:
+        store.close()
+        _stop(str(error))
+    if store.warning is not None:
+        typer.echo(f"oms: warning: {store.warning}", err=True)
+    app = create_app(settings, store)
+    host, port = listener.getsockname()[:2]
+    typer.echo(
+        f"oms: listening on http://{host}:{port}, plans {settings.plans}, "
+        f"database {settings.database_url}, ledger {settings.act_url}"
+    )
+    sys.stdout.flush()
+    serve(Front(app), listener, on_stop=lambda: end_waits(app), on_hangup=lambda: reload_soon(app))
+
+
+@cli.command("settings")
+def settings_command() -> None:
+    """Show each setting: its variable, its value now, its default, and what it is."""
+    print_settings(Settings)
+
+
+@cli.command("migrate")
+def migrate_command(
+    database_url: Annotated[str | None, typer.Option(help="The database; default: OMS_DATABASE_URL.")] = None,
+) -> None:
+    """Bring the database's schema up to date. ``oms serve`` does it by itself unless OMS_MIGRATE=0."""
+    try:
+        settings = read_settings(Settings, database_url=database_url)
+    except SettingsError as error:
+        _stop(str(error), code=2)
+    _open(settings, may_migrate=True).close()
+    typer.echo(f"oms: {settings.database_url} is up to date")
+
+
+@cli.command("demo")
+def demo_command(
+    jobs: Annotated[int, typer.Option(min=1, max=10_000, help="How many passport renewals.")] = 12,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the services up and print their addresses.")] = False,
+    log: Annotated[
+        Path | None, typer.Option(help="Replay this event log (CSV with XES columns) instead of passport renewals.")
+    ] = None,
+) -> None:
+    """Start both services in a temporary folder, run passport renewals through them, and check the ledger."""
+    from oms.demo import run_demo  # noqa: PLC0415 - the other commands start without it
+
+    raise typer.Exit(run_demo(jobs=jobs, keep=keep, log=log))
+
+
+@plan_cli.command("check")
+def plan_check(
+    files: Annotated[list[Path], typer.Argument(help="Plan files.", metavar="FILE...")],
+) -> None:
+    """Validate plan files: each fault with file, line, column and what was expected. Exit 1 on any."""
+    faulty = False
+    for file in files:
+        try:
+            plan = read_plan(file.read_bytes(), file=str(file))
+        except PlanFileError as error:
+            faulty = True
+            for fault in error.faults:
+                typer.echo(str(fault))
+        except OSError as error:
+            faulty = True
+            typer.echo(f"{file}:1:1: cannot be read: {error.strerror}")
+        else:
+            typer.echo(f"{file}: ok: plan {plan.id}, {len(plan.steps)} steps, {len(plan.lanes)} lanes")
+    if faulty:
+        raise typer.Exit(1)
+
+
+@plan_cli.command("schema")
+def plan_schema() -> None:
+    """Print the JSON Schema of plan files, for editors."""
+    typer.echo(to_json(plan_file_schema(), indent=2).decode())
+
+
+def _open(settings: Settings, *, may_migrate: bool) -> Store:
+    try:
+        return open_store(settings.database_url, may_migrate=may_migrate)
+    except CannotOpenError as error:
+        _stop(str(error))
+
+
+def _stop(message: str, *, code: int = 1) -> NoReturn:
+    typer.echo(f"oms: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,224 @@
+"""Both services as processes of their own, on free ports, with their data in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+START_LIMIT_SEC = 60.0
+STOP_LIMIT_SEC = 10.0
+POLL_SEC = 0.05
+TAIL_LINES = 20
+_ADDRESS = re.compile(r"listening on (http://[^\s,]+)")
+_NO_PROXY_FOR = "127.0.0.1,localhost"
+
+
+class ServiceDiedError(Exception):
+    """A service ended, or did not become ready; the message ends with the last lines of its log."""
+
+
+class ServiceProcess:
+    """One service on a free port of this machine, started by `start`; started again, it keeps its port.
+
+    Args:
+        name: ``oms`` or ``act``: the module that is run.
+        folder: where its log goes, ``<name>.log``.
+        flags: of ``serve``, without ``--port``.
+        environment: further variables for it; those of the services in this process's own are not passed on.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, flags: Sequence[str], *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._flags = list(flags)
+        self._port = "0"
+        self._environment = _environment() | dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url: str | None = None
+
+    def start(self) -> None:
+        """Start the process; its log goes on where an earlier one ended."""
+        self._url = None
+        with self.log.open("ab") as log:
+            self._log_from = log.tell()
+            self._process = subprocess.Popen(  # noqa: S603 - our own modules, no shell
+                [sys.executable, "-m", self.name, "serve", *self._flags, "--port", self._port],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                # Ctrl-C is for whoever started it: the services end in order, after the workers.
+                start_new_session=True,
+            )
+
+    @property
+    def url(self) -> str:
+        """The address that it listens on; waits until it says so.
+
+        Raises:
+            ServiceDiedError: it did not.
+        """
+        give_up_at = time.monotonic() + START_LIMIT_SEC
+        while self._url is None:
+            found = _ADDRESS.search(self._log_text())
+            if found is not None:
+                self._url = found[1]
+                self._port = self._url.rpartition(":")[2]
+            else:
+                self.check_alive()
+                self._pause(give_up_at, "does not say where it listens")
+        return self._url
+
+    def wait_ready(self) -> None:
+        """Return once ``/readyz`` answers 200.
+
+        Raises:
+            ServiceDiedError: it ended, or the limit is over.
+        """
+        give_up_at = time.monotonic() + START_LIMIT_SEC
+        with httpx.Client(trust_env=False, timeout=5) as http:
+            while True:
+                try:
+                    if http.get(f"{self.url}/readyz").is_success:
+                        return
+                except httpx.TransportError:
+                    pass
+                self.check_alive()
+                self._pause(give_up_at, "does not become ready")
+
+    def check_alive(self) -> None:
+        """Return while it runs.
+
+        Raises:
+            ServiceDiedError: it has ended.
+        """
+        status = None if self._process is None else self._process.poll()
+        if status is not None:
+            raise ServiceDiedError(f"{self.name} has ended with status {status}. Its log ends:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """Return the last lines of its log; a traceback, which a JSON line holds in one text, as lines again."""
+        lines = self._log_text().replace("\\n", "\n").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
+
+    def stop(self, *, kill: bool = False) -> int | None:
+        """End it and return its exit status; None where it never started. ``kill``: as a power cut does."""
+        if self._process is None:
+            return None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            return self._process.wait(STOP_LIMIT_SEC)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def _log_text(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(self._log_from)
+            return log.read().decode("utf-8", "replace")
+
+    def _pause(self, give_up_at: float, fault: str) -> None:
+        if time.monotonic() > give_up_at:
+            raise ServiceDiedError(f"{self.name} {fault} within {START_LIMIT_SEC:.0f} s. Its log ends:\n{self.tail()}")
+        time.sleep(POLL_SEC)
+
+
+class Pair:
+    """OMS and ACT, ready to be used; a context that ends both.
+
+    Args:
+        folder: where their databases and logs go.
+        plans: the plan folder.
+        oms_environment: further variables for OMS.
+    """
+
+    def __init__(self, folder: Path, plans: Path, *, oms_environment: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._plans = plans
+        self._oms_environment = oms_environment
+        self.act = ServiceProcess("act", folder, ["--database-url", f"sqlite:///{folder / 'act.db'}"])
+        self.oms: ServiceProcess | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.act.start()
+            flags = ["--database-url", f"sqlite:///{self._folder / 'oms.db'}", "--plans", str(self._plans)]
+            flags += ["--act-url", self.act.url]
+            self.oms = ServiceProcess("oms", self._folder, flags, environment=self._oms_environment)
+            self.oms.start()
+            self.oms.wait_ready()
+            self.act.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def oms_url(self) -> str:
+        """OMS's address."""
+        assert self.oms is not None
+        return self.oms.url
+
+    @property
+    def act_url(self) -> str:
+        """ACT's address."""
+        return self.act.url
+
+    def check_alive(self) -> None:
+        """Return while both run.
+
+        Raises:
+            ServiceDiedError: one has ended.
+        """
+        for service in (self.act, self.oms):
+            if service is not None:
+                service.check_alive()
+
+    def close(self) -> None:
+        """End OMS, then ACT: OMS gives what it still has to ACT on its way out. A second Ctrl-C does not stop it."""
+        with _deaf_to_ctrl_c():
+            for service in (self.oms, self.act):
+                if service is not None:
+                    service.stop()
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's variables without the services' settings: a demo must not write to anybody's database."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMS_", "ACT_"))}
+    for name in ("NO_PROXY", "no_proxy"):
+        kept[name] = ",".join(filter(None, [_NO_PROXY_FOR, kept.get(name)]))
+    return kept
+
+
+class _deaf_to_ctrl_c:  # noqa: N801 - reads as a function
+    """Ignore SIGINT meanwhile; where this thread cannot, leave it as it is."""
+
+    def __enter__(self) -> None:
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)

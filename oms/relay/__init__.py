@@ -1,0 +1,1 @@
+"""The relay: outbox to ACT, at least once, in order per job."""

@@ -1,0 +1,211 @@
+"""Post what ACT does not have, until it has it; nothing here can block or slow a verb.
+
+The relay remembers no position: what is undelivered is read again each time (design rule 4). It may die between
+ACT's answer and its mark, be paused, or run twice: ACT appends an event once and checks each stream's order, so
+the worst is a batch of duplicates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import structlog
+
+from act.client import (
+    LedgerClient,
+    LedgerGapError,
+    LedgerRefusedError,
+    LedgerTooLargeError,
+    LedgerUnavailableError,
+)
+from act.contract import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+from oms.domain.errors import UnavailableError
+from oms.sequencer.deliver import (
+    Delivered,
+    RelayHealth,
+    ResumeStreams,
+    Rewind,
+    StopStream,
+    deliver,
+    resume,
+    rewind_streams,
+    stop_streams,
+)
+from oms.sequencer.writer import Writer
+from oms.storage.outbox import Pending, pending_events
+from oms.storage.store import Store
+
+log = structlog.get_logger(__name__)
+
+FIRST_BACKOFF_SEC = 0.05
+MAX_BACKOFF_SEC = 5.0
+"""A probe every few seconds costs ACT nothing, and the ledger is current soon after it is back."""
+IDLE_POLL_SEC = 1.0
+"""A net below the wake-ups."""
+RESUME_EVERY_SEC = 600.0
+"""How often stopped streams are tried again: what stopped them may have been mended on ACT's side."""
+
+
+class Relay:
+    """Sends the outbox to ACT for as long as the service runs.
+
+    Args:
+        store: where the outbox is read.
+        writer: runs the marks: it owns the write connection.
+        ledger: ACT.
+        now_ms: the clock.
+        random_unit: from 0 to below 1, for the backoff's jitter.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        ledger: LedgerClient,
+        *,
+        now_ms: Callable[[], int],
+        random_unit: Callable[[], float] = random.random,
+    ) -> None:
+        self.health = RelayHealth()
+        self._store = store
+        self._writer = writer
+        self._ledger = ledger
+        self._now_ms = now_ms
+        self._random_unit = random_unit
+        self._news = asyncio.Event()
+        self._failures = 0
+        self._limit = MAX_BATCH_EVENTS
+
+    def wake(self) -> None:
+        """Say that there is something to send. Called in the loop."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        resume_at = time.monotonic()
+        while True:
+            try:
+                if time.monotonic() >= resume_at:
+                    await self._resume_stopped()
+                    resume_at = time.monotonic() + RESUME_EVERY_SEC
+                self._news.clear()
+                if not await self.send_once():
+                    await self._wait_for_news(IDLE_POLL_SEC)
+            except (LedgerUnavailableError, UnavailableError) as error:
+                await self._back_off(error)
+            except Exception as error:
+                # A fault of ours must not end the delivery for good.
+                log.exception("relay_failed")
+                await self._back_off(error)
+
+    async def flush(self, *, limit_sec: float) -> None:
+        """Send what is left, for so long at most; what does not get through is sent after the next start."""
+        try:
+            async with asyncio.timeout(limit_sec):
+                while await self.send_once():
+                    pass
+        except (TimeoutError, LedgerUnavailableError, UnavailableError):
+            pass
+
+    async def send_once(self) -> bool:
+        """Send one batch; False where there was nothing to send.
+
+        Raises:
+            LedgerUnavailableError: ACT does not take it now.
+            UnavailableError: our own database does not answer now.
+        """
+        batch = await asyncio.to_thread(self._read)
+        if not batch:
+            return False
+        try:
+            receipts = await self._ledger.append([event.body for event in batch])
+        except LedgerTooLargeError as error:
+            await self._shrink(batch, error)
+        except LedgerGapError as error:
+            await self._mend_gap(batch, error)
+        except LedgerRefusedError as error:
+            await self._refused(batch, error)
+        else:
+            await self._writer.run_each(deliver, [Delivered(list(zip(batch, receipts, strict=True)))])
+            self._limit = MAX_BATCH_EVENTS
+            self.health.delivered += len(batch)
+            self._succeeded()
+        return True
+
+    def _read(self) -> list[Pending]:
+        """Return the next batch, no larger than ACT takes."""
+        with self._store.reading() as connection:
+            events = pending_events(connection, limit=self._limit)
+        size_bytes = 2
+        for place, event in enumerate(events):
+            size_bytes += len(event.body) + 1
+            if size_bytes > MAX_BATCH_BYTES and place:
+                return events[:place]
+        return events
+
+    async def _shrink(self, batch: list[Pending], error: LedgerTooLargeError) -> None:
+        if len(batch) == 1:
+            await self._stop(batch[0], code="too-large", detail=str(error))
+        else:
+            self._limit = len(batch) // 2
+
+    async def _mend_gap(self, batch: list[Pending], error: LedgerGapError) -> None:
+        """Send a stream again from where ACT lacks it: ACT lost what it had acknowledged, say to an old back-up."""
+        event = next((event for event in batch if f"{event.stream}.{event.seq}" == error.event_id), batch[0])
+        log.error(
+            "ledger_lost_events",
+            stream=event.stream,
+            expected_seq=error.expected_seq,
+            detail="ACT no longer has events that it had acknowledged; they are sent again",
+        )
+        (kept,) = await self._writer.run_each(rewind_streams, [Rewind(event.stream, error.expected_seq)])
+        if not kept or error.expected_seq >= event.seq:
+            await self._stop(event, code="gap", detail=str(error))
+
+    async def _refused(self, batch: list[Pending], error: LedgerRefusedError) -> None:
+        event = next((event for event in batch if f"{event.stream}.{event.seq}" == error.event_id), None)
+        if event is None and len(batch) == 1:
+            event = batch[0]
+        if event is None:
+            self._limit = len(batch) // 2  # ACT could not say which: halve until it is alone
+        else:
+            await self._stop(event, code=error.code, detail=str(error))
+
+    async def _stop(self, event: Pending, *, code: str, detail: str) -> None:
+        event_id = f"{event.stream}.{event.seq}"
+        log.error("stream_stopped", stream=event.stream, event_id=event_id, code=code, detail=detail)
+        await self._writer.run_each(stop_streams, [StopStream(event.stream, event_id, code, detail)])
+        self._limit = MAX_BATCH_EVENTS
+
+    async def _resume_stopped(self) -> None:
+        (streams,) = await self._writer.run_each(resume, [ResumeStreams()])
+        if streams:
+            log.info("stopped_streams_tried_again", streams=streams)
+
+    def _succeeded(self) -> None:
+        if self.health.act_error is not None:
+            log.info("ledger_is_back", was=self.health.act_error)
+        self._failures = 0
+        self.health.act_error = None
+        self.health.failing_since_ms = None
+
+    async def _back_off(self, error: Exception) -> None:
+        """Wait with full jitter, for ever if need be: an outage ends when it ends."""
+        if self.health.act_error is None:
+            log.warning("ledger_unavailable", detail=str(error))
+            self.health.failing_since_ms = self._now_ms()
+        self.health.act_error = str(error)
+        ceiling_sec = min(MAX_BACKOFF_SEC, FIRST_BACKOFF_SEC * 2 ** min(self._failures, 16))
+        self._failures += 1
+        asked_sec = getattr(error, "retry_after_sec", None) or 0.0
+        await asyncio.sleep(min(MAX_BACKOFF_SEC, max(asked_sec, ceiling_sec * self._random_unit())))
+
+    async def _wait_for_news(self, limit_sec: float) -> None:
+        try:
+            async with asyncio.timeout(limit_sec):
+                await self._news.wait()
+        except TimeoutError:
+            pass

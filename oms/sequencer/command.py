@@ -1,0 +1,39 @@
+"""A request on its way through the writer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oms.storage.transaction import Transaction
+
+
+@dataclass(eq=False, slots=True)
+class Command:
+    """A verb and the wishes of one request.
+
+    Attributes:
+        verb: what to run.
+        wishes: what it is run on; their answers have the same order.
+        future: where the answers go, in the loop's thread.
+        may_wait: a pull that waits when its lane has nothing.
+        over: it must not wait (any more): its time is up, its client is gone, or the service ends.
+    """
+
+    verb: Callable[[Transaction, Sequence[Any]], Sequence[Any]]
+    wishes: Sequence[Any]
+    future: asyncio.Future[list[Any]]
+    may_wait: bool = False
+    over: bool = False
+
+    def answer(self, result: list[Any] | Exception) -> bool:
+        """Answer the request, in the loop's thread; False where nobody waits for it any more."""
+        if self.future.done():
+            return False
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+        return True

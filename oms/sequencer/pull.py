@@ -1,0 +1,101 @@
+"""`/pull`: hand tasks to the workers that poll their lane."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from act.contract import format_time_ms
+from oms.domain.task import Job, JobState, Task
+from oms.sequencer.events import record_task
+from oms.storage.jobs import load_outputs, lock_jobs
+from oms.storage.tasks import claim_tasks, wake_due
+from oms.storage.transaction import Change, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Up to ``limit`` tasks of ``lane``."""
+
+    lane: str
+    limit: int
+    worker: str | None = None
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedTask:
+    """A task in a worker's hands, and what it needs to know. ``token`` is its boarding pass."""
+
+    task_id: str
+    job_id: str
+    plan: str
+    activity: str
+    lane: str
+    reference: str
+    attempt: int
+    token: str
+    priority: int
+    payload: dict[str, Any]
+    lease_expires_at: str
+
+
+def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
+    """Lease ready tasks, first come first served over ``wishes``; one list per wish, empty where its lane has none.
+
+    Each lease counts an attempt and records ``started``; both stand or fall with ``tx``.
+    """
+    wake_due(tx)
+    by_lane: dict[str, list[int]] = {}
+    for place, wish in enumerate(wishes):
+        by_lane.setdefault(wish.lane, []).append(place)
+    claimed = {
+        lane: deque(claim_tasks(tx, lane=lane, limit=sum(wishes[place].limit for place in places)))
+        for lane, places in by_lane.items()
+    }
+    job_ids = sorted({task.job_id for tasks in claimed.values() for task in tasks})
+    lock_jobs(tx, job_ids)
+    load_outputs(tx, job_ids)
+    return [[_hand_out(tx, task, wish) for task in _take(claimed[wish.lane], wish.limit)] for wish in wishes]
+
+
+def _take(tasks: deque[Task], limit: int) -> list[Task]:
+    return [tasks.popleft() for _ in range(min(limit, len(tasks)))]
+
+
+def _hand_out(tx: Transaction, task: Task, wish: Pull) -> LeasedTask:
+    job = tx.jobs[task.job_id]
+    if job.state is JobState.QUEUED:
+        job.state = JobState.RUNNING
+    if wish.worker is not None:
+        task.worker = wish.worker
+        tx.task_changed(task, Change.WORKER)
+    assert task.lease_expires_at is not None
+    expires_at = format_time_ms(task.lease_expires_at)
+    tx.trace = wish.trace
+    record_task(
+        tx, job, task, "started", worker=wish.worker, actor=wish.worker, detail={"lease_expires_at": expires_at}
+    )
+    return _leased(tx, task, job, expires_at)
+
+
+def _leased(tx: Transaction, task: Task, job: Job, expires_at: str) -> LeasedTask:
+    assert task.token is not None
+    outputs = {activity: from_json(output) for activity, output in tx.outputs[job.job_id].items()}
+    return LeasedTask(
+        task_id=task.name,
+        job_id=job.name,
+        plan=job.plan,
+        activity=task.activity,
+        lane=task.lane,
+        reference=job.reference,
+        attempt=task.attempt,
+        token=task.token,
+        priority=task.priority,
+        payload={"input": from_json(job.input), "outputs": outputs},
+        lease_expires_at=expires_at,
+    )

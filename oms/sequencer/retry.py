@@ -1,0 +1,59 @@
+"""`/retry`: a failed task gets fresh attempts, and its job runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from oms.domain.errors import OmsError
+from oms.domain.task import Act, Task, TaskStatus, check_allowed
+from oms.sequencer.advance import run_again
+from oms.sequencer.events import record_task
+from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
+from oms.storage.tasks import move_task
+from oms.storage.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try a failed task again."""
+
+    task_id: str
+    reason: str | None = None
+    actor: str | None = None
+    trace: str | None = None
+
+
+def retry(tx: Transaction, wishes: Sequence[Retry]) -> list[TaskAnswer | OmsError]:
+    """Queue each failed task again, at the end of its lane."""
+    lock_wished(tx, wishes)
+    answers: list[TaskAnswer | OmsError] = []
+    for wish in wishes:
+        try:
+            task, job = wished_task(tx, wish.task_id)
+            check_allowed(Act.RETRY, task)
+        except OmsError as error:
+            answers.append(error)
+            continue
+        queue_afresh(tx, task)
+        task.ended_by = Act.RETRY
+        move_task(tx, task, TaskStatus.QUEUED)
+        tx.trace = wish.trace
+        reason = {"reason": wish.reason} if wish.reason else {}
+        record_task(
+            tx, job, task, "queued", actor=wish.actor, detail={"by": "retry", "priority": task.priority, **reason}
+        )
+        run_again(tx, job, by="retry", actor=wish.actor, reason=wish.reason)
+        answers.append(answer(task, job))
+    return answers
+
+
+def queue_afresh(tx: Transaction, task: Task) -> None:
+    """Put a task at the end of its lane now, with all its attempts before it and nobody holding it."""
+    task.failures = 0
+    task.ready = True
+    task.available_at = tx.now_ms
+    task.lease_expires_at = None
+    task.output_hmac = None
+    task.worker = None
+    task.progress = task.note = None

@@ -1,0 +1,105 @@
+"""`/start`: one job per plan and reference, however often it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oms.domain.digest import canonical_json, keyed_digest
+from oms.domain.errors import ConflictError, NotFoundError, OmsError
+from oms.domain.task import Job, JobState
+from oms.sequencer.advance import go_on
+from oms.sequencer.events import record_job
+from oms.storage.jobs import add_job, find_jobs, next_number
+from oms.storage.plans import in_force, in_force_of
+from oms.storage.transaction import Transaction
+
+HMAC_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run ``plan`` for ``reference``, a ticket that says nothing about the person."""
+
+    plan: str
+    reference: str
+    input: dict[str, Any]
+    priority: int
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job of a plan and reference; ``created`` tells whether it is new."""
+
+    job_id: str
+    state: str
+    plan: str
+    plan_version: int
+    created: bool
+
+
+def start(tx: Transaction, wishes: Sequence[Start]) -> list[Started | OmsError]:
+    """Make a job for each wish, on the plan's version in force, and queue its first step.
+
+    The same plan and reference again give the same job; with another input, a `ConflictError`.
+    """
+    versions = in_force_of(tx, (wish.plan for wish in wishes))
+    found = find_jobs(tx, sorted({wish.reference for wish in wishes}))
+    answers: list[Started | OmsError] = []
+    for wish in wishes:
+        try:
+            answers.append(_start_one(tx, wish, versions, found))
+        except OmsError as error:
+            answers.append(error)
+    return answers
+
+
+def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: dict[tuple[str, str], Job]) -> Started:
+    text = canonical_json(wish.input)
+    job = found.get((wish.plan, wish.reference))
+    if job is not None:
+        if job.input != text:
+            raise ConflictError(
+                f"{job.name} is the job of plan {wish.plan!r} and this reference, with another input. Use a "
+                "reference of its own for another job."
+            )
+        return _answer(job, created=False)
+    if wish.plan not in versions:
+        raise NotFoundError(_no_plan(tx, wish.plan))
+    tx.trace = wish.trace
+    job = Job(
+        job_id=next_number(tx, "job"),
+        plan=wish.plan,
+        plan_version=versions[wish.plan],
+        reference=wish.reference,
+        state=JobState.QUEUED,
+        priority=wish.priority,
+        input=text,
+        position=-1,
+        seq=0,
+        hmac_key=tx.random_bytes(HMAC_KEY_BYTES),
+        error=None,
+        created_at=tx.now_ms,
+        updated_at=tx.now_ms,
+    )
+    add_job(tx, job)
+    found[wish.plan, wish.reference] = job
+    assert job.hmac_key is not None
+    record_job(tx, job, "queued", detail={"priority": job.priority, "input_hmac": keyed_digest(job.hmac_key, text)})
+    go_on(tx, job)
+    return _answer(job, created=True)
+
+
+def _answer(job: Job, *, created: bool) -> Started:
+    return Started(job_id=job.name, state=job.state, plan=job.plan, plan_version=job.plan_version, created=created)
+
+
+def _no_plan(tx: Transaction, name: str) -> str:
+    """Say that no plan of that name is in force, and which one may have been meant."""
+    known = list(in_force(tx.connection))
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"No plan {name[:80]!r} is in force.{hint} GET /plans lists them; POST /plans/reload reads the folder again."

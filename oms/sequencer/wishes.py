@@ -1,0 +1,64 @@
+"""What all verbs on one task share: how a task is named, found and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from oms.domain.errors import NotFoundError
+from oms.domain.task import Job, Task
+from oms.storage.tasks import lock_tasks
+from oms.storage.transaction import Transaction
+
+_MAX_DIGITS = 18  # what a signed 64-bit column holds for sure
+
+
+class AboutTask(Protocol):
+    """A wish about one task, named as people name it: ``TASK-55``."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswer:
+    """How a task and its job stand after a verb."""
+
+    task_id: str
+    status: str
+    job_id: str
+    job_state: str
+
+
+def number_of(name: str, prefix: str) -> int | None:
+    """Return the number in a name such as ``TASK-55``; None where the name cannot be one."""
+    digits = name.removeprefix(prefix)
+    if digits == name or not (digits.isascii() and digits.isdecimal()) or len(digits) > _MAX_DIGITS:
+        return None
+    return int(digits) if digits[0] != "0" else None
+
+
+def lock_wished(tx: Transaction, wishes: Sequence[AboutTask]) -> None:
+    """Lock and read, in two statements, all the tasks that ``wishes`` are about, and their jobs."""
+    numbers = {number_of(wish.task_id, "TASK-") for wish in wishes}
+    lock_tasks(tx, sorted(number for number in numbers if number is not None))
+
+
+def wished_task(tx: Transaction, task_id: str) -> tuple[Task, Job]:
+    """Return a task that was locked by `lock_wished`, and its job.
+
+    Raises:
+        NotFoundError: there is no such task.
+    """
+    number = number_of(task_id, "TASK-")
+    task = None if number is None else tx.tasks.get(number)
+    if task is None:
+        raise NotFoundError(f"There is no task {task_id[:80]!r}; a task's id reads TASK-55 and comes with /pull.")
+    return task, tx.jobs[task.job_id]
+
+
+def answer(task: Task, job: Job) -> TaskAnswer:
+    """Return how the two stand now."""
+    return TaskAnswer(task_id=task.name, status=task.status, job_id=job.name, job_state=job.state)

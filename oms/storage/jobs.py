@@ -1,0 +1,107 @@
+"""Read, lock and make jobs, and keep their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, select
+
+from oms.domain.task import Job, JobState, Task
+from oms.storage.prepared import Prepared
+from oms.storage.tables import jobs, sequences, tasks
+from oms.storage.transaction import Transaction, in_list
+
+_STATE = {state.value: state for state in JobState}
+
+_LAST_NUMBER = Prepared(
+    select(sequences.c.value).where(sequences.c.name == bindparam("this_name")).with_for_update(), ["this_name"]
+)
+_LOCK = Prepared(
+    select(jobs).where(in_list(jobs.c.job_id, bindparam("ids"))).order_by(jobs.c.job_id).with_for_update(), ["ids"]
+)
+_LOCK_OF_TASKS = Prepared(
+    select(jobs)
+    .where(jobs.c.job_id.in_(select(tasks.c.job_id).where(in_list(tasks.c.task_id, bindparam("ids")))))
+    .order_by(jobs.c.job_id)
+    .with_for_update(),
+    ["ids"],
+)
+_BY_REFERENCE = Prepared(
+    select(jobs).where(in_list(jobs.c.reference, bindparam("references"))).order_by(jobs.c.job_id).with_for_update(),
+    ["references"],
+)
+# By the task's number: of an activity that was done more than once, the newest counts.
+_OUTPUTS = Prepared(
+    select(tasks.c.job_id, tasks.c.activity, tasks.c.output)
+    .where(in_list(tasks.c.job_id, bindparam("ids")), tasks.c.output.is_not(None))
+    .order_by(tasks.c.task_id),
+    ["ids"],
+)
+
+
+def next_number(tx: Transaction, name: str) -> int:
+    """Return a number that was never given before, for a new job (``job``) or task (``task``).
+
+    The last one is read once, under the sequence's lock, and written with everything else at the flush.
+    """
+    if name not in tx.numbers:
+        tx.numbers[name] = _LAST_NUMBER.rows(tx.connection, name)[0][0]
+    tx.numbers[name] += 1
+    return tx.numbers[name]
+
+
+def job_of_row(row: Sequence[Any]) -> Job:
+    """Make the job that a row of the table ``jobs`` holds."""
+    job = Job(*row)  # the columns stand in the fields' order, which a test holds
+    job.state = _STATE[job.state]
+    return job
+
+
+def lock_jobs(tx: Transaction, ids: Iterable[int]) -> None:
+    """Read jobs into ``tx.jobs`` and lock their rows, in the order of their numbers; unknown ones stay out."""
+    missing = [number for number in ids if number not in tx.jobs]
+    if missing:
+        for row in _LOCK.rows(tx.connection, tx.dialect.list_parameter(missing)):
+            tx.jobs[row[0]] = job_of_row(row)
+
+
+def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:
+    """Read and lock the jobs of tasks, in the order of their numbers."""
+    if any(number not in tx.tasks or tx.tasks[number].job_id not in tx.jobs for number in task_ids):
+        for row in _LOCK_OF_TASKS.rows(tx.connection, tx.dialect.list_parameter(list(task_ids))):
+            if row[0] not in tx.jobs:
+                tx.jobs[row[0]] = job_of_row(row)
+
+
+def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str], Job]:
+    """Return the jobs of any plan that have one of ``references``, by plan and reference."""
+    found: dict[tuple[str, str], Job] = {}
+    for row in _BY_REFERENCE.rows(tx.connection, tx.dialect.list_parameter(list(references))):
+        job = tx.jobs.setdefault(row[0], job_of_row(row))
+        found[job.plan, job.reference] = job
+    return found
+
+
+def add_job(tx: Transaction, job: Job) -> None:
+    """Insert ``job`` at the flush."""
+    tx.jobs[job.job_id] = tx.new_jobs[job.job_id] = job
+    tx.outputs[job.job_id] = {}
+
+
+def load_outputs(tx: Transaction, ids: Iterable[int]) -> None:
+    """Read the outputs of jobs into ``tx.outputs``."""
+    missing = [number for number in ids if number not in tx.outputs]
+    if not missing:
+        return
+    tx.flush()  # what was given in this transaction counts, too
+    tx.outputs.update((number, {}) for number in missing)
+    for job_id, activity, output in _OUTPUTS.rows(tx.connection, tx.dialect.list_parameter(missing)):
+        tx.outputs[job_id][activity] = output
+
+
+def give_output(tx: Transaction, task: Task, output: str) -> None:
+    """Set what a task gave, as canonical JSON; it is written with the task's change."""
+    task.output = output
+    if task.job_id in tx.outputs:
+        tx.outputs[task.job_id][task.activity] = output

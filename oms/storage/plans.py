@@ -1,0 +1,149 @@
+"""Keep every version of every plan, and which of them are in force."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic_core import from_json
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from oms.domain.digest import canonical_json
+from oms.domain.plan import Plan, parse_plan, plan_digest
+from oms.storage.prepared import Prepared
+from oms.storage.tables import plans
+from oms.storage.transaction import Transaction, in_list
+
+MAX_COMPILED_PLANS = 2_000
+
+_DOCUMENT = select(plans.c.document).where(
+    plans.c.plan == bindparam("this_plan"), plans.c.version == bindparam("this_version")
+)
+_IN_FORCE = Prepared(
+    select(plans.c.plan, plans.c.version).where(plans.c.in_force, in_list(plans.c.plan, bindparam("names"))), ["names"]
+)
+_ALL_IN_FORCE = select(plans.c.plan, plans.c.version).where(plans.c.in_force).order_by(plans.c.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanVersion:
+    """One version of a plan, as it is kept. ``file`` is None for a plan that came by HTTP."""
+
+    plan: str
+    version: int
+    digest: str
+    document: str
+    file: str | None
+    in_force: bool
+    created_at: int
+
+
+class PlanCache:
+    """Compiled plans by id and version, the ones used last. Versions never change, so nothing here goes stale."""
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[tuple[str, int], Plan] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, connection: Connection, plan: str, version: int) -> Plan:
+        """Return the compiled plan.
+
+        Raises:
+            LookupError: there is no such version.
+        """
+        key = (plan, version)
+        with self._lock:
+            known = self._plans.get(key)
+            if known is not None:
+                self._plans.move_to_end(key)
+                return known
+        document = connection.execute(_DOCUMENT, {"this_plan": plan, "this_version": version}).scalar_one_or_none()
+        if document is None:
+            raise LookupError(f"plan {plan!r} has no version {version}")
+        compiled = parse_plan(from_json(document))
+        with self._lock:
+            self._plans[key] = compiled
+            while len(self._plans) > MAX_COMPILED_PLANS:
+                self._plans.popitem(last=False)
+        return compiled
+
+
+def in_force(connection: Connection) -> dict[str, int]:
+    """Return the version in force of each plan that has one."""
+    return {row.plan: row.version for row in connection.execute(_ALL_IN_FORCE)}
+
+
+def in_force_of(tx: Transaction, names: Iterable[str]) -> dict[str, int]:
+    """Return the version in force of each of ``names``; those that have none stay out."""
+    return dict(map(tuple, _IN_FORCE.rows(tx.connection, tx.dialect.list_parameter(sorted(set(names))))))
+
+
+def compiled_in_force(connection: Connection, cache: PlanCache) -> list[Plan]:
+    """Return the compiled plans in force, in the order of their ids."""
+    return [cache.get(connection, plan, version) for plan, version in in_force(connection).items()]
+
+
+def put_plan(tx: Transaction, plan: Plan, *, file: str | None) -> int:
+    """Put ``plan`` in force and return its version: the old one where its content was known, else a new one."""
+    digest = plan_digest(plan.document)
+    known = tx.connection.execute(
+        select(plans.c.version, plans.c.in_force, plans.c.file).where(plans.c.plan == plan.id, plans.c.digest == digest)
+    ).one_or_none()
+    if known is not None and known.in_force and known.file == file:
+        return int(known.version)
+    _withdraw(tx, [plan.id])
+    if known is not None:
+        tx.connection.execute(
+            update(plans)
+            .where(plans.c.plan == plan.id, plans.c.version == known.version)
+            .values(in_force=True, file=file)
+        )
+        return int(known.version)
+    newest = tx.connection.execute(select(func.max(plans.c.version)).where(plans.c.plan == plan.id)).scalar_one()
+    version = (newest or 0) + 1
+    tx.connection.execute(
+        insert(plans),
+        {
+            "plan": plan.id,
+            "version": version,
+            "digest": digest,
+            "document": canonical_json(plan.document),
+            "file": file,
+            "in_force": True,
+            "created_at": tx.now_ms,
+        },
+    )
+    return version
+
+
+def withdraw_missing(tx: Transaction, *, kept_files: Iterable[str], kept_plans: Iterable[str]) -> list[str]:
+    """Take plans out of force whose file is gone; those that came by HTTP stay. Return their ids.
+
+    Args:
+        tx: the open transaction.
+        kept_files: the files that are there, also the faulty ones: their last good version stays in force.
+        kept_plans: ids that are declared by some file, under whatever name it has now.
+    """
+    files, names = set(kept_files), set(kept_plans)
+    rows = tx.connection.execute(select(plans.c.plan, plans.c.file).where(plans.c.in_force, plans.c.file.is_not(None)))
+    gone = [row.plan for row in rows if row.file not in files and row.plan not in names]
+    _withdraw(tx, gone)
+    return gone
+
+
+def _withdraw(tx: Transaction, names: Iterable[str]) -> None:
+    for name in names:
+        tx.connection.execute(update(plans).where(plans.c.plan == name, plans.c.in_force).values(in_force=False))
+
+
+def versions(connection: Connection, plan: str | None = None) -> Mapping[str, list[PlanVersion]]:
+    """Return every version by plan, oldest first; of one plan where it is named."""
+    statement = select(plans).order_by(plans.c.plan, plans.c.version)
+    if plan is not None:
+        statement = statement.where(plans.c.plan == plan)
+    found: dict[str, list[PlanVersion]] = {}
+    for row in connection.execute(statement):
+        found.setdefault(row.plan, []).append(PlanVersion(*row))
+    return found

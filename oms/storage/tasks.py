@@ -1,0 +1,138 @@
+"""Read, claim, move and make tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, func, select, true, update
+
+from oms.domain.task import Act, Task, TaskStatus
+from oms.storage.jobs import lock_jobs_of_tasks
+from oms.storage.prepared import Prepared
+from oms.storage.tables import RUNNING, WAITING, tasks, workers
+from oms.storage.transaction import Change, Transaction, in_list
+
+_STATUS = {status.value: status for status in TaskStatus}
+_ACT = {act.value: act for act in Act}
+
+_LOAD = Prepared(select(tasks).where(in_list(tasks.c.task_id, bindparam("ids"))), ["ids"])
+_WAKE = Prepared(
+    update(tasks)
+    .where(WAITING, tasks.c.available_at <= bindparam("now"))
+    .values(ready=true())
+    .returning(tasks.c.task_id, tasks.c.lane),
+    ["now"],
+)
+_EXPIRED = Prepared(
+    select(tasks)
+    .where(RUNNING, tasks.c.lease_expires_at <= bindparam("now"))
+    .order_by(tasks.c.lease_expires_at)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True),
+    ["now", "limit"],
+)
+_NEXT_DUE = Prepared(
+    select(
+        select(func.min(tasks.c.available_at)).where(WAITING).scalar_subquery(),
+        select(func.min(tasks.c.lease_expires_at)).where(RUNNING).scalar_subquery(),
+    ),
+    [],
+)
+_POLLED = select(workers.c.lane).where(workers.c.last_seen > bindparam("since")).distinct()
+
+
+def task_of_row(row: Sequence[Any]) -> Task:
+    """Make the task that a row of the table ``tasks`` holds."""
+    task = Task(*row)  # the columns stand in the fields' order, which a test holds
+    task.status = _STATUS[task.status]
+    task.ended_by = None if task.ended_by is None else _ACT[task.ended_by]
+    task.ready = bool(task.ready)
+    return task
+
+
+def lock_tasks(tx: Transaction, ids: Sequence[int]) -> None:
+    """Lock the jobs of tasks, then read the tasks into ``tx.tasks``; unknown ones stay out.
+
+    A task is changed only under its job's lock, so that the job's events have one order.
+    """
+    lock_jobs_of_tasks(tx, ids)
+    load_tasks(tx, ids)
+
+
+def load_tasks(tx: Transaction, ids: Iterable[int]) -> None:
+    """Read tasks into ``tx.tasks``; unknown ones stay out."""
+    missing = [number for number in ids if number not in tx.tasks]
+    if missing:
+        for row in _LOAD.rows(tx.connection, tx.dialect.list_parameter(missing)):
+            tx.tasks[row[0]] = task_of_row(row)
+
+
+def add_task(tx: Transaction, task: Task) -> None:
+    """Insert ``task`` at the flush."""
+    tx.tasks[task.task_id] = tx.new_tasks[task.task_id] = task
+    tx.count(task.lane, task.status, 1)
+    if task.ready:
+        tx.woken[task.lane] += 1
+
+
+def move_task(tx: Transaction, task: Task, status: TaskStatus, *, lane: str | None = None) -> None:
+    """Give ``task`` a status (and a lane), and keep the lanes' counts equal to their lists."""
+    tx.count(task.lane, task.status, -1)
+    task.status = status
+    if lane is not None:
+        task.lane = lane
+    tx.count(task.lane, task.status, 1)
+    if status is TaskStatus.QUEUED and task.ready:
+        tx.woken[task.lane] += 1
+    tx.task_changed(task, Change.STATE if lane is None and status is not TaskStatus.QUEUED else Change.PLACE)
+
+
+def claim_tasks(tx: Transaction, *, lane: str, limit: int) -> list[Task]:
+    """Lease up to ``limit`` ready tasks of ``lane``, in the order in which they are due.
+
+    One statement, so that concurrent callers never get the same task: PostgreSQL skips rows that another claim
+    has locked, and SQLite (which ignores that clause) admits one writer at a time. The attempt is counted and
+    its token made here; together they fence off a worker whose lease has run out. Records no event.
+    """
+    tx.flush()
+    claimed = [task_of_row(row) for row in tx.dialect.claim.rows(tx.connection, tx.now_ms, lane, limit)]
+    # RETURNING promises no order.
+    claimed.sort(key=lambda task: (-task.priority, task.available_at, task.task_id))
+    for task in claimed:
+        tx.tasks[task.task_id] = task
+    tx.count(lane, TaskStatus.QUEUED, -len(claimed))
+    tx.count(lane, TaskStatus.RUNNING, len(claimed))
+    return claimed
+
+
+def wake_due(tx: Transaction) -> None:
+    """Make every waiting task whose time has come ready to be handed out."""
+    tx.flush()
+    for task_id, lane in _WAKE.rows(tx.connection, tx.now_ms):
+        tx.woken[lane] += 1
+        if task_id in tx.tasks:
+            tx.tasks[task_id].ready = True
+
+
+def expired_tasks(tx: Transaction, *, limit: int) -> list[Task]:
+    """Return up to ``limit`` running tasks whose lease has run out, the longest ago first."""
+    tx.flush()
+    rows = _EXPIRED.rows(tx.connection, tx.now_ms, limit)
+    return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in rows]
+
+
+def next_due_ms(tx: Transaction) -> int | None:
+    """Return when the next lease runs out or the next waiting task is due; None when nothing will."""
+    ((waiting, leases),) = _NEXT_DUE.rows(tx.connection)
+    return min((due for due in (waiting, leases) if due is not None), default=None)
+
+
+def see_workers(tx: Transaction, seen: Iterable[tuple[str, str]]) -> None:
+    """Note that each (lane, worker) polled now."""
+    tx.dialect.see_worker.many(tx.connection, [(lane, worker, tx.now_ms) for lane, worker in seen])
+
+
+def polled_lanes(tx: Transaction, *, since_ms: int) -> set[str]:
+    """Return the lanes that a named worker has polled since then."""
+    return set(tx.connection.execute(_POLLED, {"since": since_ms}).scalars())
