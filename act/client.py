@@ -76,6 +76,19 @@ class LedgerClient:
         """Close the connections."""
         await self._http.aclose()
 
+    async def ping(self) -> None:
+        """Return if ACT is there.
+
+        Raises:
+            LedgerUnavailableError: it is not.
+        """
+        try:
+            answer = await self._http.get("/healthz")
+        except httpx.HTTPError as error:
+            raise LedgerUnavailableError(f"{type(error).__name__}: {error}") from error
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise LedgerUnavailableError(f"ACT answered {answer.status_code}")
+
     async def append(self, events: Sequence[bytes]) -> list[Receipt]:
         """Post events, in order; return one receipt each once all of them are on ACT's disk.
 

@@ -273,7 +273,6 @@ class Ledger:
         if lost is not None:
             return lost
         try:
-            await self.read(size_of)  # raises where the database cannot answer, which a missing revision would hide
             revision = await self.read(schema_revision)
         except UnavailableError as error:
             return error.detail

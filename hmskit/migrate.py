@@ -7,16 +7,24 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, select
 from sqlalchemy.exc import DBAPIError
 
+from hmskit.sqlite import why_unavailable
+
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 
 
 def schema_revision(connection: Connection) -> str | None:
-    """Return the revision that the database is at; None for an empty one."""
+    """Return the revision that the database is at; None for an empty one.
+
+    Raises:
+        DBAPIError: the database cannot answer now; to take that for an empty one would be a mistake.
+    """
     try:
         return connection.execute(select(_VERSION.c.version_num)).scalar_one_or_none()
-    except DBAPIError:  # the table is not there yet
+    except DBAPIError as error:
+        if why_unavailable(error) is not None:
+            raise
         connection.rollback()
-        return None
+        return None  # the table is not there yet
 
 
 def upgrade(engine: Engine, migrations: Path, *, to: str = "head") -> None:

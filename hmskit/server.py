@@ -28,8 +28,16 @@ class GracefulServer(uvicorn.Server):
     is through, so that the process would not exit 0.
     """
 
-    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None], on_hangup: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[], None],
+        on_hangup: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._on_ready = on_ready
         self._on_stop = on_stop
         self._on_hangup = on_hangup
 
@@ -38,7 +46,7 @@ class GracefulServer(uvicorn.Server):
         """Listen for the signals while serving, in the loop, where handlers may touch its objects."""
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             yield
@@ -46,10 +54,17 @@ class GracefulServer(uvicorn.Server):
             for number in (*STOP_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
-    def _stop(self) -> None:
-        if self.should_exit:  # the second Ctrl-C: the user means now
+    def _stop(self, number: int) -> None:
+        # The second Ctrl-C means now. A second SIGTERM does not: it comes from wrappers that pass the first one on.
+        if self.should_exit and number == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app, listen, and only then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop taking connections, answer what waits, let the rest end, then close the app."""
@@ -83,6 +98,7 @@ def serve(
     app: ASGIApp,
     listener: socket.socket,
     *,
+    on_ready: Callable[[], None] = lambda: None,
     on_stop: Callable[[], None] = lambda: None,
     on_hangup: Callable[[], None] = lambda: None,
 ) -> None:
@@ -91,6 +107,7 @@ def serve(
     Args:
         app: an ASGI app with a lifespan.
         listener: from `bind`.
+        on_ready: called in the loop once connections are accepted.
         on_stop: called in the loop when the stop begins: answer the requests that wait.
         on_hangup: called in the loop on SIGHUP.
 
@@ -109,4 +126,4 @@ def serve(
         timeout_graceful_shutdown=GRACE_SEC,
         backlog=2048,
     )
-    GracefulServer(config, on_stop=on_stop, on_hangup=on_hangup).run(sockets=[listener])
+    GracefulServer(config, on_ready=on_ready, on_stop=on_stop, on_hangup=on_hangup).run(sockets=[listener])

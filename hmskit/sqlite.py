@@ -61,15 +61,22 @@ class FileGuard:
             raise CannotOpenError(f"the folder {path.parent} does not exist: create it, or name another database")
         try:
             self._lock = lock_path.open("a+")
+        except OSError as error:
+            raise CannotOpenError(
+                f"cannot write in {path.parent}: {error.strerror}; give this user the folder, or name another database"
+            ) from None
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise CannotOpenError(
                 f"another process uses {path} ({_holder(lock_path)}): stop it, or name another database; several "
                 "processes on one database need PostgreSQL"
             ) from None
         except OSError as error:
+            self._lock.close()
             raise CannotOpenError(
-                f"cannot write in {path.parent}: {error.strerror}; give this user the folder, or name another database"
+                f"cannot lock {lock_path}: {error.strerror}; name a database on a local disk"
             ) from None
         self._lock.truncate(0)
         self._lock.write(f"pid {os.getpid()}")
@@ -84,7 +91,7 @@ class FileGuard:
         """Tell whether the opened file was deleted or replaced. One ``stat``: cheap enough for every commit."""
         try:
             return os.stat(self._path).st_ino != self._inode  # noqa: PTH116 - four times faster than Path.stat
-        except FileNotFoundError:
+        except OSError:  # gone, or its folder is
             return True
 
     def close(self) -> None:
@@ -133,12 +140,17 @@ def writer_engine(url: URL) -> Engine:
     Raises:
         CannotOpenError: the file is no database or cannot be opened.
     """
-    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    engine = create_engine(
+        url,
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,  # an error's text goes into the log, and the values are the citizens'
+    )
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-        _prepare(connection)
         try:
+            _prepare(connection)
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             connection.execute(f"PRAGMA journal_size_limit={JOURNAL_LIMIT_BYTES}")
         except sqlite3.DatabaseError as error:
@@ -159,6 +171,7 @@ def reader_engine(url: URL, *, connections: int = 4) -> Engine:
         pool_size=connections,
         max_overflow=0,
         connect_args={"check_same_thread": False},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")

@@ -56,12 +56,21 @@ def serve_command(settings: Settings) -> None:
         typer.echo(f"oms: warning: {store.warning}", err=True)
     app = create_app(settings, store)
     host, port = listener.getsockname()[:2]
-    typer.echo(
-        f"oms: listening on http://{host}:{port}, plans {settings.plans}, "
-        f"database {settings.database_url}, ledger {settings.act_url}"
+
+    def say_ready() -> None:
+        typer.echo(
+            f"oms: listening on http://{host}:{port}, plans {settings.plans}, "
+            f"database {settings.database_url}, ledger {settings.act_url}"
+        )
+        sys.stdout.flush()
+
+    serve(
+        Front(app),
+        listener,
+        on_ready=say_ready,
+        on_stop=lambda: end_waits(app),
+        on_hangup=lambda: reload_soon(app),
     )
-    sys.stdout.flush()
-    serve(Front(app), listener, on_stop=lambda: end_waits(app), on_hangup=lambda: reload_soon(app))
 
 
 @cli.command("settings")

@@ -26,7 +26,7 @@ MAX_LANES = 50
 EVENT_STREAM = "text/event-stream"
 
 _REPEATABLE = frozenset({"lane", "status"})
-_KNOWN = ("job", "lane", "status", "since", "until", "older_than_sec", "view", "limit", "after", "follow")
+KNOWN = ("job", "lane", "status", "since", "until", "older_than_sec", "view", "limit", "after", "follow")
 # What the whole list can have and a stream that never ends cannot.
 _NOT_FOLLOWED = ("limit", "view", "older_than_sec")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -101,7 +101,7 @@ def read_stream_query(params: QueryParams, headers: Headers, *, now_ms: int) -> 
     Raises:
         InvalidInputError: a parameter is unknown or cannot be used.
     """
-    refuse_unknown(params, _KNOWN, repeatable=_REPEATABLE)
+    refuse_unknown(params, KNOWN, repeatable=_REPEATABLE)
     reader = _Reader(params)
     until_ms = reader.one("until", _time_ms)
     older_than_sec = reader.one("older_than_sec", _seconds)

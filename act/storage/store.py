@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Engine, inspect, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from act.storage import sqlite
 from act.storage.tables import SCHEMA_REVISION
@@ -68,6 +68,10 @@ def open_store(database_url: str, *, migrate: bool) -> Store:
     store = sqlite.open_file(url)
     try:
         _check_schema(store, migrate=migrate)
+    except DBAPIError as error:
+        store.close()
+        why = store.why_unavailable(error) or error.orig
+        raise CannotOpenError(f"the schema of {store.name} cannot be read or brought up to date: {why}") from error
     except BaseException:
         store.close()
         raise

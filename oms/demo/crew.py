@@ -54,8 +54,9 @@ class Crew:
         for worker in self._workers:
             worker.stop()
         for thread in self._threads:
-            # After a crash there is nobody to tell the outcomes to, and nothing to wait for.
-            thread.join(STOP_LIMIT_SEC if error is None else 0.1)
+            if thread.ident is not None:  # a Ctrl-C may come before one is started
+                # After a crash there is nobody to tell the outcomes to, and nothing to wait for.
+                thread.join(STOP_LIMIT_SEC if error is None else 0.1)
 
     def _run(self, worker: Worker, handle: Handle | HandleBatch) -> None:
         try:

@@ -89,7 +89,7 @@ def _events(file: Iterable[str], path: Path) -> Iterator[tuple[str, LoggedEvent]
             if (row.get(LIFECYCLE) or "complete").lower() == "complete":
                 yield _event(row, f"{path}:{rows.line_num + 1}")
     except csv.Error as error:
-        raise EventLogError(f"{path}:{rows.line_num + 1}: is no CSV: {error}") from None
+        raise EventLogError(f"{path}:{rows.reader.line_num + 1}: is no CSV: {error}") from None
 
 
 def _columns(head: str, path: Path) -> tuple[list[str], str]:

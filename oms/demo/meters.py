@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 POLL_SEC = 0.1
 PLAIN_EVERY_SEC = 2.0
+PLAIN_FACTOR = 1.25
 
 
 class StalledError(Exception):
@@ -32,7 +33,7 @@ class Meters:
         self._counts = dict.fromkeys(totals, 0)
         self._shown: dict[str, int] = {}
         self._started_at = self._moved_at = time.monotonic()
-        self._shown_at = self._started_at
+        self._next_line_at = self._started_at + PLAIN_EVERY_SEC
         self._progress: Progress | None = None
         self._bars: dict[str, TaskID] = {}
         if console.is_terminal:
@@ -67,7 +68,7 @@ class Meters:
                 self._moved_at = time.monotonic()
             if self._progress is not None:
                 self._progress.update(self._bars[label], completed=count)
-        if self._progress is None and time.monotonic() - self._shown_at >= PLAIN_EVERY_SEC:
+        if self._progress is None and time.monotonic() >= self._next_line_at:
             self._print_line()
 
     def wait_for(self, is_done: Callable[[], bool], *, stall_sec: float) -> None:
@@ -86,5 +87,8 @@ class Meters:
         return ", ".join(f"{label} {count}/{self._totals[label]}" for label, count in self._counts.items())
 
     def _print_line(self) -> None:
-        self._shown, self._shown_at = dict(self._counts), time.monotonic()
-        self._console.print(f"  {self._shown_at - self._started_at:5.1f} s  {self._line()}", highlight=False)
+        passed_sec = time.monotonic() - self._started_at
+        self._shown = dict(self._counts)
+        # The longer it takes, the rarer the lines: a log is read by people.
+        self._next_line_at = self._started_at + max(passed_sec + PLAIN_EVERY_SEC, passed_sec * PLAIN_FACTOR)
+        self._console.print(f"  {passed_sec:5.1f} s  {self._line()}", highlight=False)

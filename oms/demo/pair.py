@@ -7,9 +7,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,7 @@ STOP_LIMIT_SEC = 10.0
 POLL_SEC = 0.05
 TAIL_LINES = 20
 _ADDRESS = re.compile(r"listening on (http://[^\s,]+)")
+_SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 _NO_PROXY_FOR = "127.0.0.1,localhost"
 
 
@@ -46,7 +47,7 @@ class ServiceProcess:
         self._flags = list(flags)
         self._port = "0"
         self._environment = _environment() | dict(environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spawned: Future[subprocess.Popen[bytes]] | None = None
         self._url: str | None = None
 
     def start(self) -> None:
@@ -54,7 +55,10 @@ class ServiceProcess:
         self._url = None
         with self.log.open("ab") as log:
             self._log_from = log.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - our own modules, no shell
+            # In a thread, where no signal handler runs: one that raises between the fork and the note of the child
+            # would leave a process behind that nobody knows.
+            self._spawned = _SPAWNER.submit(
+                subprocess.Popen,
                 [sys.executable, "-m", self.name, "serve", *self._flags, "--port", self._port],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -63,6 +67,7 @@ class ServiceProcess:
                 # Ctrl-C is for whoever started it: the services end in order, after the workers.
                 start_new_session=True,
             )
+            self._spawned.result()
 
     @property
     def url(self) -> str:
@@ -105,7 +110,7 @@ class ServiceProcess:
         Raises:
             ServiceDiedError: it has ended.
         """
-        status = None if self._process is None else self._process.poll()
+        status = None if self._spawned is None else self._spawned.result().poll()
         if status is not None:
             raise ServiceDiedError(f"{self.name} has ended with status {status}. Its log ends:\n{self.tail()}")
 
@@ -116,15 +121,16 @@ class ServiceProcess:
 
     def stop(self, *, kill: bool = False) -> int | None:
         """End it and return its exit status; None where it never started. ``kill``: as a power cut does."""
-        if self._process is None:
+        if self._spawned is None:
             return None
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        process = self._spawned.result()
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
         try:
-            return self._process.wait(STOP_LIMIT_SEC)
+            return process.wait(STOP_LIMIT_SEC)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+            process.kill()
+            return process.wait()
 
     def _log_text(self) -> str:
         with self.log.open("rb") as log:
@@ -194,11 +200,10 @@ class Pair:
                 service.check_alive()
 
     def close(self) -> None:
-        """End OMS, then ACT: OMS gives what it still has to ACT on its way out. A second Ctrl-C does not stop it."""
-        with _deaf_to_ctrl_c():
-            for service in (self.oms, self.act):
-                if service is not None:
-                    service.stop()
+        """End OMS, then ACT: OMS gives what it still has to ACT on its way out."""
+        for service in (self.oms, self.act):
+            if service is not None:
+                service.stop()
 
 
 def _environment() -> dict[str, str]:
@@ -207,18 +212,3 @@ def _environment() -> dict[str, str]:
     for name in ("NO_PROXY", "no_proxy"):
         kept[name] = ",".join(filter(None, [_NO_PROXY_FOR, kept.get(name)]))
     return kept
-
-
-class _deaf_to_ctrl_c:  # noqa: N801 - reads as a function
-    """Ignore SIGINT meanwhile; where this thread cannot, leave it as it is."""
-
-    def __enter__(self) -> None:
-        self._before = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -28,6 +28,8 @@ from oms.worker import OmsClient, OmsClientError
 
 TIMELINES = 3
 STALL_SEC = 30.0
+RETRY_FOR_SEC = 2.0
+"""On one machine, a service that does not answer for so long has died."""
 MOST_SHOWN = 20
 PLAIN_WIDTH = 200
 _PLAN_FILE = "passport.plan.yaml"
@@ -76,7 +78,10 @@ def _run(console: Console, folder: Path, jobs: int, cases: list[Case] | None, *,
     began_at = time.monotonic()
     with Pair(folder, plans) as pair:
         http = httpx.Client(trust_env=False, timeout=60)  # no proxy stands between processes of one machine
-        with OmsClient(pair.oms_url, http=http) as oms, Ledger(pair.act_url, http=http) as ledger:
+        with (
+            OmsClient(pair.oms_url, http=http, retry_for_sec=RETRY_FOR_SEC) as oms,
+            Ledger(pair.act_url, http=http) as ledger,
+        ):
             console.print(
                 f"OMS {pair.oms_url} and ACT {pair.act_url} are up after {time.monotonic() - began_at:.1f} s",
                 highlight=False,
@@ -131,24 +136,29 @@ def _check_jobs(console: Console, oms: OmsClient, ledger: Ledger, tickets: list[
         console.print("OMS has not posted all its events to ACT in time", style="red", highlight=False)
     found: list[str] = []
     events = done = moved = 0
-    for number, ticket in enumerate(tickets):
-        job, rows = oms.job(ticket.job_id), ledger.rows(ticket.job_id)
-        if number < TIMELINES and rows:
-            print_timeline(console, rows)
-        found += differences(job, ledger.job(ticket.job_id), rows)
-        if job["state"] != "done":
-            found.append(f"{ticket.job_id}: is {job['state']}, not done")
-        events += len(rows)
-        done += job["state"] == "done"
-        moved += sum(row["status"] in ("released", "rerouted") for row in rows)
+    timelines: list[list[dict[str, Any]]] = []
+    with Meters(console, {"jobs compared with the ledger": len(tickets)}) as meters:
+        for number, ticket in enumerate(tickets):
+            job, rows = oms.job(ticket.job_id), ledger.rows(ticket.job_id)
+            found += differences(job, ledger.job(ticket.job_id), rows)
+            if job["state"] != "done":
+                found.append(f"{ticket.job_id}: is {job['state']}, not done")
+            if number < TIMELINES and rows:
+                timelines.append(rows)
+            events += len(rows)
+            done += job["state"] == "done"
+            moved += sum(row["status"] in ("released", "rerouted") for row in rows)
+            meters.show(jobs_compared_with_the_ledger=number + 1)
+    for rows in timelines:
+        print_timeline(console, rows)
     console.print()
     for difference in found[:MOST_SHOWN]:
         console.print(f"differs: {difference}", style="red", highlight=False, markup=False)
     if len(found) > MOST_SHOWN:
         console.print(f"... and {len(found) - MOST_SHOWN} more differences", highlight=False)
     console.print(
-        f"{done} of {len(tickets)} passports in {seconds:.1f} s, {events} events in the ledger, {moved} of them a task "
-        "given back or moved by people.",
+        f"{done} of {len(tickets)} passports in {seconds:.1f} s; {events:,} events in the ledger; "
+        f"people gave back or moved {moved} task{'' if moved == 1 else 's'}.",
         highlight=False,
     )
     if found:
@@ -198,15 +208,21 @@ Be a citizen, the AI agent, and the auditor:
 
 @contextmanager
 def _stoppable() -> Generator[None]:
-    """Make SIGTERM and a closed terminal what Ctrl-C is: the processes and the folder go before this one does."""
+    """Make SIGTERM and a closed terminal what Ctrl-C is, and the first of them the last that is heard.
+
+    The processes and the folder go before this process does, and no second Ctrl-C may come between.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    heard: list[int] = []
 
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) == 1:
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

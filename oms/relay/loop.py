@@ -45,6 +45,8 @@ MAX_BACKOFF_SEC = 5.0
 """A probe every few seconds costs ACT nothing, and the ledger is current soon after it is back."""
 IDLE_POLL_SEC = 1.0
 """A net below the wake-ups."""
+PROBE_EVERY_SEC = 2.0
+"""How often an idle relay asks whether ACT is there, so that /readyz knows before the next event does."""
 RESUME_EVERY_SEC = 600.0
 """How often stopped streams are tried again: what stopped them may have been mended on ACT's side."""
 
@@ -77,6 +79,7 @@ class Relay:
         self._random_unit = random_unit
         self._news = asyncio.Event()
         self._failures = 0
+        self._contact = float("-inf")
         self._limit = MAX_BATCH_EVENTS
 
     def wake(self) -> None:
@@ -93,6 +96,7 @@ class Relay:
                     resume_at = time.monotonic() + RESUME_EVERY_SEC
                 self._news.clear()
                 if not await self.send_once():
+                    await self._probe()
                     await self._wait_for_news(IDLE_POLL_SEC)
             except (LedgerUnavailableError, UnavailableError) as error:
                 await self._back_off(error)
@@ -185,16 +189,22 @@ class Relay:
         if streams:
             log.info("stopped_streams_tried_again", streams=streams)
 
+    async def _probe(self) -> None:
+        if time.monotonic() - self._contact >= PROBE_EVERY_SEC:
+            await self._ledger.ping()
+            self._succeeded()
+
     def _succeeded(self) -> None:
-        if self.health.act_error is not None:
+        if self.health.failing_since_ms is not None:
             log.info("ledger_is_back", was=self.health.act_error)
+        self._contact = time.monotonic()
         self._failures = 0
         self.health.act_error = None
         self.health.failing_since_ms = None
 
     async def _back_off(self, error: Exception) -> None:
         """Wait with full jitter, for ever if need be: an outage ends when it ends."""
-        if self.health.act_error is None:
+        if self.health.failing_since_ms is None:
             log.warning("ledger_unavailable", detail=str(error))
             self.health.failing_since_ms = self._now_ms()
         self.health.act_error = str(error)

@@ -12,9 +12,9 @@ from oms.storage.transaction import Transaction
 
 @dataclass(slots=True)
 class RelayHealth:
-    """How the delivery goes, as the relay last saw it. ``act_error`` is None while ACT takes events."""
+    """How the delivery goes, as the relay last saw it. ``act_error`` is None while ACT is there."""
 
-    act_error: str | None = None
+    act_error: str | None = "not reached yet"
     failing_since_ms: int | None = None
     delivered: int = 0
 

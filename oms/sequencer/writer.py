@@ -109,6 +109,8 @@ class Writer:
             (leased,) = await self._submit(command)
         except asyncio.CancelledError:
             self._waiting.end(command)
+            if command.future.done() and not command.future.cancelled() and command.future.exception() is None:
+                self._hand_back(command.future.result())  # it was served, and gone before it could wake up
             raise
         finally:
             timer.cancel()
@@ -190,10 +192,11 @@ class Writer:
                 pulls = [command for command in commands if command.verb is pull]
                 # Those that have waited were there first.
                 answers += _run_verbs(tx, waited + pulls)
-                self._note_workers(tx, pulls)
+                seen = self._note_workers(tx, pulls)
         except BaseException:
             self._tell(self._park([(command, [[]]) for command in waited], waited), 0)
             raise
+        self._seen.update(dict.fromkeys(seen, tx.now_ms))
         return self._park(answers, waited), tx.recorded
 
     def _park(self, answers: Answers, waited: list[Command]) -> Answers:
@@ -206,14 +209,15 @@ class Writer:
                 parked.add(id(command))
         return [(command, result) for command, result in answers if id(command) not in parked]
 
-    def _note_workers(self, tx: Transaction, pulls: list[Command]) -> None:
-        """Note which named workers poll which lanes, each at most every `SEEN_EVERY_MS`."""
+    def _note_workers(self, tx: Transaction, pulls: list[Command]) -> list[tuple[str, str]]:
+        """Note which named workers poll which lanes, each at most every `SEEN_EVERY_MS`; return those noted."""
         polled = {(wish.lane, wish.worker) for command in pulls for wish in command.wishes if wish.worker is not None}
-        news = [key for key in polled if tx.now_ms - self._seen.get(key, 0) >= SEEN_EVERY_MS]
+        # The clock may have been set back.
+        news = sorted(key for key in polled if abs(tx.now_ms - self._seen.get(key, 0)) >= SEEN_EVERY_MS)
         if len(self._seen) + len(news) > MAX_SEEN:
             self._seen.clear()
-        self._seen.update(dict.fromkeys(news, tx.now_ms))
-        see_workers(tx, sorted(news))
+        see_workers(tx, news)
+        return news
 
     def _tell(self, answers: Answers, recorded: int) -> None:
         assert self._loop is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, make_url
@@ -59,7 +59,7 @@ class Store:
                 f"The database file {self.url.database} is gone or was replaced while the service ran: "
                 "put it back and restart the service."
             )
-        with self.translated(), connection.begin():
+        with self.translated(), _rolled_back(connection), connection.begin():
             tx = Transaction(
                 connection=connection,
                 dialect=self._dialect,
@@ -112,6 +112,17 @@ class Store:
         self._reader.dispose()
         self._writer.dispose()
         self._guard.close()
+
+
+@contextmanager
+def _rolled_back(connection: Connection) -> Iterator[None]:
+    """Leave no transaction open where one failed: SQLAlchemy sends no ROLLBACK after a COMMIT that failed."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            connection.connection.rollback()
+        raise
 
 
 def open_store(database_url: str, *, may_migrate: bool = True) -> Store:

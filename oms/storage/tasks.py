@@ -107,7 +107,10 @@ def claim_tasks(tx: Transaction, *, lane: str, limit: int) -> list[Task]:
 
 
 def wake_due(tx: Transaction) -> None:
-    """Make every waiting task whose time has come ready to be handed out."""
+    """Make every waiting task whose time has come ready to be handed out; once per transaction, which has one time."""
+    if tx.has_woken_due:
+        return
+    tx.has_woken_due = True
     tx.flush()
     for task_id, lane in _WAKE.rows(tx.connection, tx.now_ms):
         tx.woken[lane] += 1

@@ -127,6 +127,7 @@ class Transaction:
         tasks: the tasks read or made here, by number.
         outputs: by job number the outputs that were read here or given since, canonical JSON by activity.
         woken: by lane how many tasks became ready: who waits there may be served in this transaction.
+        has_woken_due: the waiting tasks whose time has come were made ready.
         recorded: how many events were recorded.
         numbers: the last number given, of each sequence that was used here.
     """
@@ -143,6 +144,7 @@ class Transaction:
     tasks: dict[int, Task] = field(default_factory=dict)
     outputs: dict[int, dict[str, str]] = field(default_factory=dict)
     woken: Counter[str] = field(default_factory=Counter)
+    has_woken_due: bool = False
     recorded: int = 0
     numbers: dict[str, int] = field(default_factory=dict)
     new_jobs: dict[int, Job] = field(default_factory=dict)

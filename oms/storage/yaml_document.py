@@ -153,12 +153,12 @@ class _StopError(Exception):
 
 @dataclass(slots=True)
 class _Frame:
-    """A list or mapping that is being read."""
+    """A list or mapping that is being read. A key that is no text stands as a number, and its value is dropped."""
 
     container: dict[str, Any] | list[Any]
     path: Path
     is_data: bool
-    key: str | None = None
+    key: str | int = -1
     wants_value: bool = False
 
 
@@ -169,7 +169,6 @@ class _Composer:
         self._positions = positions
         self._frames: list[_Frame] = []
         self._documents = 0
-        self._nameless = 0
         self._top: Any = None
         self.faults: list[TextFault] = []
         self.last = 0
@@ -256,17 +255,16 @@ class _Composer:
 
     def _key(self, frame: _Frame, event: yaml.ScalarEvent) -> None:
         """Take a scalar as a mapping's key."""
-        key = event.value
+        key: str | int = -1
         try:
-            key = _text(key)
+            key = _text(event.value)
             if not event.style and not isinstance(_plain(key, is_data=False), str):
                 raise ValueError(f"a key is a text; found {quote(key) if key else 'nothing'}; put it in quotes")
             if isinstance(frame.container, dict) and key in frame.container:
                 raise ValueError(f"the key {quote(key)} is given twice")
         except ValueError as error:
             self.fault(self.last, str(error))
-            self._nameless += 1
-            key = f"\0{self._nameless}"
+            key = -1
         frame.key, frame.wants_value = key, True
         self._positions.keys[(*frame.path, key)] = self.last
 
@@ -277,8 +275,7 @@ class _Composer:
         frame = self._frames[-1]
         if isinstance(frame.container, list):
             return (*frame.path, len(frame.container)), frame.is_data
-        key = frame.key or ""
-        return (*frame.path, key), frame.is_data or key in DATA_KEYS
+        return (*frame.path, frame.key), frame.is_data or frame.key in DATA_KEYS
 
     def _place(self, value: object, event: yaml.Event) -> None:
         """Put a value that is complete, and note where it stands."""
@@ -294,13 +291,12 @@ class _Composer:
         frame = self._frames[-1]
         if isinstance(frame.container, list):
             frame.container.append(value)
-        elif not frame.wants_value:  # a key that is no text: it is at fault, and its value goes nowhere
-            self._nameless += 1
-            frame.key, frame.wants_value = f"\0{self._nameless}", True
+        elif not frame.wants_value:
+            frame.key, frame.wants_value = -1, True
         else:
-            if frame.key is not None and not frame.key.startswith("\0"):
+            if isinstance(frame.key, str):
                 frame.container[frame.key] = value
-            frame.key, frame.wants_value = None, False
+            frame.key, frame.wants_value = -1, False
 
 
 def _plain(word: str, *, is_data: bool) -> str | int | float | bool | None:

@@ -1,0 +1,1 @@
+"""ACT: its rules, its database, its HTTP, and the process as users run it."""

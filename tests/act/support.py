@@ -43,7 +43,7 @@ def run(scenario: Coroutine[Any, Any, T]) -> T:
 async def until(condition: Callable[[], bool], *, what: str) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(LIMIT_SEC):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the service under test has no event for it
             await asyncio.sleep(0.002)
     assert condition(), what
 
@@ -84,7 +84,7 @@ def event(
 def plain_job(job: str, *, lane: str = "ai_extract", time_ms: int = NOW_MS, task: str | None = None) -> list[bytes]:
     """Return the events of a job of one activity, one second apart."""
     name = task or f"TASK-{job.removeprefix('JOB-')}"
-    worker = {"attempt": 1, "worker": "w-1"}
+    worker: dict[str, Any] = {"attempt": 1, "worker": "w-1"}
     return [
         event(job, 1, entity="job", status="queued", time_ms=time_ms),
         event(job, 2, status="queued", lane=lane, time_ms=time_ms + 1000, task=name),
@@ -255,9 +255,14 @@ class LiveClient:
                 found.append((int(fields["id"]), json.loads(fields["data"])))
         return found
 
-    async def rows_up_to(self, count: int) -> list[tuple[int, dict[str, Any]]]:
-        """Wait until ``count`` rows have come; return them."""
-        await until(lambda: len(self.rows()) >= count or self.task.done(), what=f"{count} rows")
+    async def rows_up_to(self, count: int, *, last: int = -1) -> list[tuple[int, dict[str, Any]]]:
+        """Wait until ``count`` rows have come, or the one with the id ``last``; return them."""
+
+        def have_come() -> bool:
+            rows = self.rows()
+            return len(rows) >= count or any(row_id == last for row_id, _ in rows)
+
+        await until(lambda: have_come() or self.task.done(), what=f"{count} rows")
         return self.rows()
 
 

@@ -52,7 +52,7 @@ def failing_commit(engine: Engine, *, persisted: bool, error: sqlite3.Error | No
             real(connection)
         raise error or passing_error()
 
-    dialect.do_commit = fail  # type: ignore[method-assign]
+    dialect.do_commit = fail  # type: ignore[method-assign,assignment]
     yield
     assert dialect.do_commit is real, "the fault never came"
 
@@ -323,7 +323,7 @@ def test_the_answer_comes_after_the_commit(url: str) -> None:
                 os.read(go_on[0], 1)
                 real(connection)
 
-            dialect.do_commit = hold  # type: ignore[method-assign]
+            dialect.do_commit = hold  # type: ignore[method-assign,assignment]
             try:
                 post = asyncio.create_task(act.post(*FIRST))
                 await asyncio.wait_for(held.wait(), 10)

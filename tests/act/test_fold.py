@@ -53,6 +53,7 @@ def fold(*steps: tuple[str, str] | tuple[str, str, dict[str, Any]]) -> dict[str,
 
 JOB_QUEUED = ("job", "queued")
 TASK_QUEUED = ("task", "queued")
+FAILED = ("task", "failed", {"detail": {"final": True}})
 STARTED = ("task", "started", {"attempt": 1, "worker": "w-1"})
 
 
@@ -66,9 +67,9 @@ STARTED = ("task", "started", {"attempt": 1, "worker": "w-1"})
         ([TASK_QUEUED, STARTED, ("task", "done"), ("job", "done")], "done", "done"),
         ([TASK_QUEUED, STARTED, ("task", "failed")], "running", "running"),
         ([TASK_QUEUED, STARTED, ("task", "failed"), TASK_QUEUED], "running", "queued"),
-        ([TASK_QUEUED, STARTED, ("task", "failed", {"detail": {"final": True}})], "running", "failed"),
+        ([TASK_QUEUED, STARTED, FAILED], "running", "failed"),
         ([TASK_QUEUED, STARTED, ("task", "failed", {"detail": {"final": False}})], "running", "running"),
-        ([TASK_QUEUED, STARTED, ("task", "failed", {"detail": {"final": True}}), ("job", "failed")], "failed", "failed"),
+        ([TASK_QUEUED, STARTED, FAILED, ("job", "failed")], "failed", "failed"),
         ([TASK_QUEUED, STARTED, ("task", "expired"), TASK_QUEUED], "running", "queued"),
         ([TASK_QUEUED, STARTED, ("task", "expired", {"detail": {"final": True}})], "running", "failed"),
         ([TASK_QUEUED, STARTED, ("task", "released")], "running", "queued"),
@@ -81,9 +82,9 @@ STARTED = ("task", "started", {"attempt": 1, "worker": "w-1"})
         ([TASK_QUEUED, STARTED, ("job", "paused"), ("task", "done")], "paused", "done"),
         ([TASK_QUEUED, STARTED, ("job", "paused"), ("job", "resumed")], "running", "running"),
         (
-            [TASK_QUEUED, STARTED, ("task", "failed", {"detail": {"final": True}}), ("job", "failed"),
-             TASK_QUEUED, ("job", "restarted")],
-            "running", "queued",
+            [TASK_QUEUED, STARTED, FAILED, ("job", "failed"), TASK_QUEUED, ("job", "restarted")],
+            "running",
+            "queued",
         ),
         ([("step", "skipped"), TASK_QUEUED], "queued", "queued"),
         ([TASK_QUEUED, STARTED, ("task", "done"), ("job", "done"), ("job", "erased")], "done", "done"),

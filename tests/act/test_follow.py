@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -43,7 +45,7 @@ def test_filters_hold_live(url: str) -> None:
     async def scenario() -> None:
         async with running(url) as act:
             await act.append(*plain_job("JOB-1"))
-            targets = {
+            targets: dict[str, Callable[[dict[str, Any]], bool]] = {
                 "/stream?job=JOB-1": lambda row: row["job_id"] == "JOB-1",
                 "/stream?lane=clerk": lambda row: row["lane"] == "clerk",
                 "/stream?status=done&status=started": lambda row: row["status"] in ("done", "started"),
@@ -77,7 +79,7 @@ def test_resuming_from_every_point_leaves_nothing_out_and_repeats_nothing(url: s
             size = len(await act.rows())
             for seen in range(-1, size):
                 expected = [row_id for row_id in whole if row_id > seen]
-                targets = [(f"/stream?{query}&after={seen}", {})]
+                targets: list[tuple[str, dict[str, str]]] = [(f"/stream?{query}&after={seen}", {})]
                 if seen >= 0:
                     # A reconnecting browser sends its first URL again, and where it is.
                     targets.append((f"/stream?{query}&after=0", {"last-event-id": str(seen)}))
@@ -105,11 +107,8 @@ def test_a_client_that_drops_and_resumes_under_appends_sees_every_row_once(url: 
                     headers = {"last-event-id": str(seen[-1])} if seen else {}
                     async with LiveClient(act.app, f"/stream?{query}", headers) as client:
                         count = order.randint(1, 60)
-                        await until(
-                            lambda rows=client.rows, count=count: len(rows()) >= count or (604 in dict(rows())),
-                            what="more rows",
-                        )
-                        seen += [row_id for row_id, _ in client.rows()]
+                        rows = await client.rows_up_to(count, last=stop_at)
+                        seen += [row_id for row_id, _ in rows]
                 return seen
 
             appending = asyncio.create_task(append_all())
@@ -193,18 +192,21 @@ def test_only_so_many_may_follow(url: str) -> None:
 
 def test_a_slow_reader_holds_up_nobody_and_holds_no_rows(url: str) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
-            async with LiveClient(act.app, "/stream") as slow, LiveClient(act.app, "/stream") as quick:
-                await until(lambda: bool(slow.chunks and quick.chunks), what="two streams")
-                slow.may_send.clear()
-                for number in range(60):
-                    await act.append(*plain_job(f"JOB-{number}"))
-                assert len(await quick.rows_up_to(300)) == 300
-                assert len(slow.rows()) <= 5, "nothing is sent to who does not read"
-                # What the service holds for it is one page: the rest comes out of the database when it reads again.
-                slow.may_send.set()
-                assert [row_id for row_id, _ in await slow.rows_up_to(300)] == list(range(300))
-                assert max(chunk.count(b"\n\n") for chunk in slow.chunks) <= follow.PAGE
+        async with (
+            running(url) as act,
+            LiveClient(act.app, "/stream") as slow,
+            LiveClient(act.app, "/stream") as quick,
+        ):
+            await until(lambda: bool(slow.chunks and quick.chunks), what="two streams")
+            slow.may_send.clear()
+            for number in range(60):
+                await act.append(*plain_job(f"JOB-{number}"))
+            assert len(await quick.rows_up_to(300)) == 300
+            assert len(slow.rows()) <= 5, "nothing is sent to who does not read"
+            # What the service holds for it is one page: the rest comes out of the database when it reads again.
+            slow.may_send.set()
+            assert [row_id for row_id, _ in await slow.rows_up_to(300)] == list(range(300))
+            assert max(chunk.count(b"\n\n") for chunk in slow.chunks) <= follow.PAGE
 
     run(scenario())
 
@@ -214,13 +216,12 @@ def test_a_reader_that_takes_nothing_is_let_go(url: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(follow, "STOP_SEC", 0.05)
 
     async def scenario() -> None:
-        async with running(url) as act:
-            async with LiveClient(act.app, "/stream") as client:
-                await until(lambda: bool(client.chunks), what="the beginning")
-                client.may_send.clear()
-                await act.append(*plain_job("JOB-1"))
-                await until(lambda: client.task.done(), what="the end")
-                assert len(act.ledger.followers) == 0
+        async with running(url) as act, LiveClient(act.app, "/stream") as client:
+            await until(lambda: bool(client.chunks), what="the beginning")
+            client.may_send.clear()
+            await act.append(*plain_job("JOB-1"))
+            await until(client.task.done, what="the end")
+            assert len(act.ledger.followers) == 0
 
     run(scenario())
 
@@ -250,13 +251,12 @@ def test_a_stop_does_not_wait_for_who_does_not_read(url: str, monkeypatch: pytes
     monkeypatch.setattr(follow, "STOP_SEC", 0.05)
 
     async def scenario() -> None:
-        async with running(url) as act:
-            async with LiveClient(act.app, "/stream") as client:
-                await until(lambda: bool(client.chunks), what="the beginning")
-                client.may_send.clear()
-                await act.append(*plain_job("JOB-1"))
-                act.ledger.followers.stop()
-                await asyncio.wait_for(client.task, 5)
+        async with running(url) as act, LiveClient(act.app, "/stream") as client:
+            await until(lambda: bool(client.chunks), what="the beginning")
+            client.may_send.clear()
+            await act.append(*plain_job("JOB-1"))
+            act.ledger.followers.stop()
+            await asyncio.wait_for(client.task, 5)
 
     run(scenario())
 

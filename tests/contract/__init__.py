@@ -1,0 +1,1 @@
+"""The event contract: golden events, kept for ever."""

@@ -162,7 +162,9 @@ class HttpDriver:
     def _send(self, wish: Wish) -> Any:
         if isinstance(wish, Pull):
             query: dict[str, Any] = {"lane": wish.lane, "max": wish.limit}
-            answer = self._client.get("/pull", params=query if wish.worker is None else {**query, "worker": wish.worker})
+            answer = self._client.get(
+                "/pull", params=query if wish.worker is None else {**query, "worker": wish.worker}
+            )
         else:
             answer = self._client.post(_path(wish), json=_body(wish))
         if answer.status_code != 200:

@@ -130,11 +130,9 @@ def check_agrees(jobs: dict[str, FoldedJob], views: dict[str, dict[str, Any]]) -
     for name, view in views.items():
         assert jobs[name].state == view["state"], name
         said = {
-            task_id: (task.activity, task.lane, task.status, task.attempt)
-            for task_id, task in jobs[name].tasks.items()
+            task_id: (task.activity, task.lane, task.status, task.attempt) for task_id, task in jobs[name].tasks.items()
         }
         kept = {
-            task["task_id"]: (task["activity"], task["lane"], task["status"], task["attempt"])
-            for task in view["tasks"]
+            task["task_id"]: (task["activity"], task["lane"], task["status"], task["attempt"]) for task in view["tasks"]
         }
         assert said == kept, name

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import httpx
 from fastapi import FastAPI
@@ -212,6 +213,41 @@ class Tower:
         with self.store.reading() as connection:
             items = lanes_view(connection, self.store.plans, now_ms=self.clock())["items"]
         return {item["lane"]: item for item in items}
+
+
+@asynccontextmanager
+async def working(tower: Tower) -> AsyncIterator[Writer]:
+    """Run a writer on the tower's store; it is stopped at the end."""
+    writer = Writer(tower.store, now_ms=tower.clock, on_recorded=lambda: None)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        await writer.stop()
+
+
+class Hold:
+    """A verb that keeps the writer busy until it is let go, so that what comes meanwhile shares a transaction."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._entered = threading.Event()
+        self._free = threading.Event()
+
+    async def __aenter__(self) -> Self:
+        def hold(_tx: Transaction, wishes: Sequence[None]) -> list[None]:
+            self._entered.set()
+            assert self._free.wait(LIMIT_SEC), "nobody let the writer go"
+            return list(wishes)
+
+        self._held = asyncio.ensure_future(self._writer.run_each(hold, [None]))
+        await until(self._entered.is_set, what="the writer took the hold")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await turns()  # what was asked for meanwhile is in the queue now
+        self._free.set()
+        await self._held
 
 
 Fault = Callable[["ScriptedLedger", list[bytes]], httpx.Response]

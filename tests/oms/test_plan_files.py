@@ -192,12 +192,13 @@ def test_faults_in_json_have_their_line_and_column(text: str, fault: str) -> Non
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 DATA = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=80), inner, max_size=4),
     max_leaves=15,
 )
 
 
 @given(data=DATA, indent=st.sampled_from([None, 2, "\t"]))
+@example(data={"\0": None, "": 1}, indent=None)
 @example(data={"true": [True, "true", "NO", 1.0, 1e-7, 1e300, "\u2028", "\t", 'it\'s "x" \\', "😀"]}, indent="\t")
 def test_any_json_is_read_as_json_reads_it(data: object, indent: int | str | None) -> None:
     document, _ = load_document(json.dumps({"output_schema": data}, indent=indent))

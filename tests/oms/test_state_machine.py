@@ -245,7 +245,9 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def lanes_count_what_is_in_them(self) -> None:
-        shown = {lane["lane"]: (lane["queued"], lane["running"], lane["oldest_queued_sec"]) for lane in self.driver.lanes()}
+        shown = {
+            lane["lane"]: (lane["queued"], lane["running"], lane["oldest_queued_sec"]) for lane in self.driver.lanes()
+        }
         expected = self.model.lanes()
         assert {lane: counts for lane, counts in shown.items() if lane in expected} == expected
         assert all(counts == (0, 0, None) for lane, counts in shown.items() if lane not in expected)

@@ -376,7 +376,9 @@ def test_the_migrations_write_the_very_indexes_that_the_tables_declare(store: St
     }
     with store.reading() as connection:
         made = dict(
-            connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")).all()
+            connection.execute(
+                text("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+            ).all()
         )
     assert {name: " ".join(sql.split()) for name, sql in made.items()} == {
         name: " ".join(sql.split()) for name, sql in statements.items()
