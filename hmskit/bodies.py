@@ -11,9 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from hmskit.problems import Problem, invalid
 
+MAX_LENGTH_DIGITS = 18
+MAX_DEPTH = 100
+"""Deeper values are nobody's data, and would be walked by engines that recurse."""
 _BOM = b"\xef\xbb\xbf"
-# Only a number this long can be too large for a double; the parser would make it infinite, which no JSON can say.
-_MAYBE_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
+# Only a number with such an exponent, or this long, can be too large for a double (1.8e308); the parser would make
+# it infinite, which no JSON can say.
+_MAYBE_INFINITE = re.compile(rb"[eE]\+?[0-9]{2}|[0-9]{300}")
 
 
 async def read_body(request: Request, *, limit_bytes: int) -> bytes:
@@ -23,7 +27,7 @@ async def read_body(request: Request, *, limit_bytes: int) -> bytes:
         Problem: 413, it is larger than ``limit_bytes``; what it says of its own length is not trusted.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
+    if declared.isdecimal() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > limit_bytes):
         raise too_large(limit_bytes)
     chunks: list[bytes] = []
     size_bytes = 0
@@ -61,6 +65,8 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise invalid(f"The body is no JSON: {error}.", [{"loc": ["body"], "msg": str(error)}]) from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise invalid(f"The body is nested more than {MAX_DEPTH} levels deep; send it flatter.")
     if _MAYBE_INFINITE.search(body) and _has_infinity(value):
         raise invalid("A number in the body is too large for JSON's readers; send it as text.")
     return value
@@ -79,3 +85,18 @@ def _has_infinity(value: object) -> bool:
         elif isinstance(item, list):
             waiting.extend(item)
     return False
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    """Tell whether ``value`` is nested more than ``depth`` levels deep."""
+    level = [value]
+    for _ in range(depth + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True

@@ -18,6 +18,7 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -165,12 +166,14 @@ def writer_engine(url: URL) -> Engine:
 
 def reader_engine(url: URL, *, connections: int = 4) -> Engine:
     """Return an engine whose connections can only read; each transaction sees one moment of the database."""
+    # mode=rw makes no file: one that was taken away must not come back as an empty database.
+    name = f"file:{quote(str(database_path(url)))}?mode=rw"
     engine = create_engine(
         url,
+        creator=lambda: sqlite3.connect(name, uri=True, check_same_thread=False),
         poolclass=QueuePool,
         pool_size=connections,
         max_overflow=0,
-        connect_args={"check_same_thread": False},
         hide_parameters=True,
     )
 

@@ -43,12 +43,10 @@ def print_timeline(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 def _remark(row: dict[str, Any]) -> str:
-    detail = row["detail"]
-    parts = [row["activity"]] if row["activity"] not in (None, row["lane"]) and row["status"] != "rerouted" else []
-    if row["status"] == "rerouted":
-        parts.append(f"from {detail['from_lane']}")
-    if row["status"] in ("rerouted", "released", "skipped") and detail.get("reason"):
-        parts.append(str(detail["reason"]))
-    if row["status"] == "failed" and detail.get("error_type"):
-        parts.append(str(detail["error_type"]))
-    return ": ".join(parts)
+    """Return what else matters in a row: the activity where the lane does not say it, or why it was moved."""
+    detail, status = row["detail"], row["status"]
+    if status in ("rerouted", "released") and detail.get("reason"):
+        return str(detail["reason"])
+    if status == "failed" and detail.get("error_type"):
+        return str(detail["error_type"])
+    return row["activity"] or "" if row["activity"] != row["lane"] else ""

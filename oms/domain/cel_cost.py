@@ -24,7 +24,6 @@ MAX_ROUNDS = 10_000
 """The engine's own limit on the loop rounds of one evaluation, all loops together."""
 
 SCALAR = Size(text=0, length=0, inner=0, values=1)
-NOTHING = Size(text=0, length=0, inner=0, values=0)
 
 _COMPARES = frozenset({"_<_", "_<=_", "_>_", "_>=_", "startsWith", "endsWith", "hasValue"})
 _LOGIC = frozenset({"_&&_", "_||_", "!_", "-_", "_-_", "_*_", "_/_", "_%_", "@not_strictly_false"})
@@ -86,18 +85,17 @@ class _Estimate:
         times = min(items.length, MAX_ROUNDS)
         inside = min(rounds * max(times, 1), MAX_ROUNDS)
         body = {**variables, **dict.fromkeys(loop.variables, _entry(items))}
-        # What one round adds to the accumulator, without counting the work, and from that its size after the last.
-        added = _Estimate().size_of(loop.step, {**body, loop.accumulator: NOTHING}, 1)
-        grows_by = 1 if isinstance(loop.start, Group) else 0  # map and filter: an entry in each round
-        final = Size(
-            text=max(start.text, added.text),
-            length=max(start.length, added.length, times * grows_by),
-            inner=max(start.inner, added.inner),
-            values=start.values + times * added.values,
-        )
-        body[loop.accumulator] = final
+        # map and filter add an entry in each round; whatever else there is keeps the size that it has in one.
+        length = times if isinstance(loop.start, Group) else start.length
+        body[loop.accumulator] = start._replace(length=length)
         self.size_of(loop.condition, body, inside)
-        self.size_of(loop.step, body, inside)
+        step = self.size_of(loop.step, body, inside)
+        final = Size(
+            text=max(start.text, step.text),
+            length=max(length, 0 if isinstance(loop.start, Group) else step.length),
+            inner=max(start.inner, step.inner),
+            values=start.values + times * step.values,
+        )
         return self.size_of(loop.result, {**variables, loop.accumulator: final}, rounds)
 
 

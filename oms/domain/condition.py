@@ -9,6 +9,7 @@ a job runs.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from oms.domain.json_data import NotPlainError, Size, measure
 from oms.domain.naming import did_you_mean, listed, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable
 
     Reads = dict[str, "Reads"]
     """Which entries of an object are read, and which of theirs; an empty one means the whole value."""
@@ -126,7 +127,7 @@ class Condition:
         Raises:
             ConditionError: it cannot be decided: a key is missing, a type does not fit, the data is too large for it.
         """
-        given: dict[str, Any] = {"input": dict(input), "reference": reference}
+        given: dict[str, Any] = {"input": _plain_object(input), "reference": reference}
         names = [name for name in self.reads if name in outputs or name not in self._asked]
         given["outputs"] = {name: outputs.get(name, {}) for name in names}
         data = _read(given, self._data)
@@ -154,6 +155,11 @@ class Condition:
         return hash((self.source, self.reads))
 
 
+def _plain_object(value: object) -> object:
+    """Return a mapping as a dict, which is what the engine takes; anything else as it is, for the engine to refuse."""
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 def _read(value: Any, reads: Reads) -> Any:  # noqa: ANN401 - JSON
     """Return the part of a value that is read; what is elsewhere in it can neither cost time nor be the wrong type."""
     if not reads or not isinstance(value, dict):
@@ -177,7 +183,10 @@ def _name_faults(tree: Node, source: str) -> list[tuple[int, str]]:
                 hidden = next((name for name in (*variables, accumulator) if name in VARIABLES), None)
                 if hidden:
                     faults.append((offset, f"a loop's variable cannot be called {quote(hidden)}"))
-                local |= {*variables, accumulator}
+                waiting += [(node.items, local), (node.start, local)]
+                inside = local | {*variables, accumulator}
+                waiting += [(part, inside) for part in (node.condition, node.step, node.result)]
+                continue
         skip = 1 if _in_namespace(node) else 0
         waiting.extend((child, local) for child in children(node)[skip:])
     return faults

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+COMPARED = 200
 SHOWN = 10
 """Names that a message lists before it says how many more there are."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the name that is most like ``name``, or None when none is near; letter case does not count."""
+    """Return the name that is most like ``name``, or None when none is near; letter case does not count.
+
+    Of very many names only those with the same first character are compared, and of them the first: each comparison
+    takes microseconds, and a hostile file makes a million of them.
+    """
     by_folded = {other.casefold(): other for other in sorted(names, reverse=True)}
+    if len(by_folded) > COMPARED:
+        alike = sorted(folded for folded in by_folded if folded[:1] == name[:1].casefold())
+        by_folded = {folded: by_folded[folded] for folded in alike[:COMPARED]}
     close = difflib.get_close_matches(name[:100].casefold(), by_folded, n=1)
     return by_folded[close[0]] if close else None
 

@@ -204,10 +204,11 @@ class Relay:
 
     async def _back_off(self, error: Exception) -> None:
         """Wait with full jitter, for ever if need be: an outage ends when it ends."""
-        if self.health.failing_since_ms is None:
-            log.warning("ledger_unavailable", detail=str(error))
-            self.health.failing_since_ms = self._now_ms()
-        self.health.act_error = str(error)
+        if not isinstance(error, UnavailableError):  # that is our own database, and no fault of ACT's
+            if self.health.failing_since_ms is None:
+                log.warning("ledger_unavailable", detail=str(error))
+                self.health.failing_since_ms = self._now_ms()
+            self.health.act_error = str(error)
         ceiling_sec = min(MAX_BACKOFF_SEC, FIRST_BACKOFF_SEC * 2 ** min(self._failures, 16))
         self._failures += 1
         asked_sec = getattr(error, "retry_after_sec", None) or 0.0

@@ -94,7 +94,7 @@ def load_outputs(tx: Transaction, ids: Iterable[int]) -> None:
     missing = [number for number in ids if number not in tx.outputs]
     if not missing:
         return
-    tx.flush()  # what was given in this transaction counts, too
+    tx.flush_tasks()  # what was given in this transaction counts, too
     tx.outputs.update((number, {}) for number in missing)
     for job_id, activity, output in _OUTPUTS.rows(tx.connection, tx.dialect.list_parameter(missing)):
         tx.outputs[job_id][activity] = output

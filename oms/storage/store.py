@@ -54,11 +54,7 @@ class Store:
         Raises:
             UnavailableError: the database cannot take it now.
         """
-        if self._guard.is_gone():
-            raise UnavailableError(
-                f"The database file {self.url.database} is gone or was replaced while the service ran: "
-                "put it back and restart the service."
-            )
+        self._check_file()
         with self.translated(), _rolled_back(connection), connection.begin():
             tx = Transaction(
                 connection=connection,
@@ -78,8 +74,16 @@ class Store:
         Raises:
             UnavailableError: the database cannot answer now.
         """
+        self._check_file()
         with self.translated(), self._reader.begin() as connection:
             yield connection
+
+    def _check_file(self) -> None:
+        if self._guard.is_gone():
+            raise UnavailableError(
+                f"The database file {self.url.database} is gone or was replaced while the service ran: "
+                "put it back and restart the service."
+            )
 
     @contextmanager
     def translated(self) -> Iterator[None]:

@@ -95,7 +95,7 @@ def claim_tasks(tx: Transaction, *, lane: str, limit: int) -> list[Task]:
     has locked, and SQLite (which ignores that clause) admits one writer at a time. The attempt is counted and
     its token made here; together they fence off a worker whose lease has run out. Records no event.
     """
-    tx.flush()
+    tx.flush_tasks()
     claimed = [task_of_row(row) for row in tx.dialect.claim.rows(tx.connection, tx.now_ms, lane, limit)]
     # RETURNING promises no order.
     claimed.sort(key=lambda task: (-task.priority, task.available_at, task.task_id))
@@ -111,7 +111,7 @@ def wake_due(tx: Transaction) -> None:
     if tx.has_woken_due:
         return
     tx.has_woken_due = True
-    tx.flush()
+    tx.flush_tasks()
     for task_id, lane in _WAKE.rows(tx.connection, tx.now_ms):
         tx.woken[lane] += 1
         if task_id in tx.tasks:
@@ -120,7 +120,7 @@ def wake_due(tx: Transaction) -> None:
 
 def expired_tasks(tx: Transaction, *, limit: int) -> list[Task]:
     """Return up to ``limit`` running tasks whose lease has run out, the longest ago first."""
-    tx.flush()
+    tx.flush_tasks()
     rows = _EXPIRED.rows(tx.connection, tx.now_ms, limit)
     return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in rows]
 

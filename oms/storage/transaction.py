@@ -173,18 +173,25 @@ class Transaction:
         elif status is TaskStatus.RUNNING:
             self.counts.setdefault(lane, [0, 0])[1] += by
 
-    def flush(self) -> None:
-        """Write every change so far, one statement per table. The objects stay valid."""
+    def flush_tasks(self) -> None:
+        """Write the tasks' changes so far, for a statement that reads them. The objects stay valid."""
         connection = self.connection
-        _UPDATE_NUMBERS.many(connection, [(number, name) for name, number in self.numbers.items()])
-        _INSERT_JOBS.many(connection, [_job_row(job) for job in self.new_jobs.values()])
         _INSERT_TASKS.many(connection, [_task_row(task) for task in self.new_tasks.values()])
-        _UPDATE_JOBS.many(connection, [_changed_job_row(job) for job in self.changed_jobs.values()])
+        self.new_tasks.clear()
         if self.changed_tasks:
             for change, statement in _UPDATE_TASKS.items():
                 row = _changed_task_row[change]
                 numbers = [number for number, how in self.changed_tasks.items() if how is change]
                 statement.many(connection, [row(self.tasks[number]) for number in numbers])
+            self.changed_tasks.clear()
+
+    def flush(self) -> None:
+        """Write every change, one statement per table; the end of a transaction."""
+        connection = self.connection
+        self.flush_tasks()
+        _UPDATE_NUMBERS.many(connection, [(number, name) for name, number in self.numbers.items()])
+        _INSERT_JOBS.many(connection, [_job_row(job) for job in self.new_jobs.values()])
+        _UPDATE_JOBS.many(connection, [_changed_job_row(job) for job in self.changed_jobs.values()])
         _INSERT_EVENTS.many(connection, self.new_events)
         self.dialect.add_counts.many(
             connection,
@@ -197,9 +204,7 @@ class Transaction:
         for written in (
             self.numbers,
             self.new_jobs,
-            self.new_tasks,
             self.changed_jobs,
-            self.changed_tasks,
             self.new_events,
             self.counts,
         ):

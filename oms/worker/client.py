@@ -23,6 +23,8 @@ log = logging.getLogger("oms.worker")
 DEFAULT_URL = "http://oms"
 CONNECT_TIMEOUT_SEC = 5.0
 ANSWER_TIMEOUT_SEC = 30.0
+HEARTBEAT_TIMEOUT_SEC = 10.0
+"""One heartbeat without an answer must not hold up those of the other tasks in hand."""
 PAGE = 500
 
 
@@ -171,7 +173,14 @@ class OmsClient:
         """
         told = {"progress": progress, "note": note}
         body = {**_named(task), **{name: value for name, value in told.items() if value is not None}}
-        answer = self._send("POST", "/heartbeat", Again.ALWAYS, body=body, retry_for_sec=retry_for_sec)
+        answer = self._send(
+            "POST",
+            "/heartbeat",
+            Again.ALWAYS,
+            body=body,
+            answer_sec=HEARTBEAT_TIMEOUT_SEC,
+            retry_for_sec=retry_for_sec,
+        )
         return lease_sec(_json(answer)["lease_expires_at"], server_time(answer.headers.get("date")))
 
     def release(self, task: Task, *, reason: str | None = None, retry_for_sec: float | None = None) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -226,14 +227,22 @@ def test_a_post_whose_sender_has_left_stands_all_the_same(url: str) -> None:
     run(scenario())
 
 
-def test_what_waits_is_committed_and_answered_before_the_end(url: str) -> None:
+def test_what_waits_is_committed_and_answered_before_the_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> list[Appended]:
         async with running(url) as act:
+            real = act.store.writer.dialect.do_commit
+
+            def slow(connection: Any) -> None:
+                time.sleep(0.1)  # a slow disk: the end comes while the first commit is on its way
+                real(connection)
+
+            monkeypatch.setattr(act.store.writer.dialect, "do_commit", slow)
             posts = [
                 asyncio.ensure_future(act.ledger.append(read_posted(array(plain_job(f"JOB-{number}")))))
                 for number in range(20)
             ]
             await asyncio.sleep(0)
+        assert all(post.done() for post in posts)
         return [await post for post in posts]
 
     assert len(run(scenario())) == 20

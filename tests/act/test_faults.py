@@ -222,6 +222,37 @@ def test_a_file_that_is_gone_takes_nothing_more(url: str, how: str, tmp_path: Pa
     run(scenario())
 
 
+def test_a_file_that_goes_while_no_connection_is_open_is_not_made_anew(url: str) -> None:
+    async def scenario() -> None:
+        async with running(url) as act:
+            await act.append(*FIRST)
+            with failing_commit(act.store.writer, persisted=False):
+                assert (await act.post(*SECOND)).status_code == 503
+            path = sqlite_file(act.store.writer)
+            path.unlink()
+            assert (await act.post(*SECOND)).status_code == 503
+            assert not path.exists()
+
+    run(scenario())
+
+
+def test_a_rollback_that_fails_too_does_not_stop_what_comes_later(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with running(url) as act:
+            await act.append(*FIRST)
+
+            def fail(_connection: object) -> None:
+                raise passing_error()
+
+            with monkeypatch.context() as patch, failing_commit(act.store.writer, persisted=False):
+                patch.setattr(act.store.writer.dialect, "do_rollback", fail)
+                assert (await act.post(*SECOND)).status_code == 503
+            await act.append(*SECOND)
+            assert check_ledger(act.store) == FIRST + SECOND[1:]
+
+    run(scenario())
+
+
 def test_a_full_database_refuses_and_goes_on_when_there_is_room(url: str) -> None:
     """SQLite's own limit stands for the disk's: the same error, at the same places."""
     limit_pages: list[int] = []
@@ -348,6 +379,13 @@ async def _settle(act: Act) -> None:
 
 def test_a_group_has_an_end(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(writer_module, "MAX_GROUP_EVENTS", 10)
+    groups: list[int] = []
+
+    def measured(tx: Any, batches: Any, *, now_us: int) -> Any:
+        groups.append(sum(len(batch) for batch in batches))
+        return append(tx, batches, now_us=now_us)
+
+    monkeypatch.setattr("act.ledger.append", measured)
 
     async def scenario() -> None:
         async with running(url) as act:
@@ -355,3 +393,5 @@ def test_a_group_has_an_end(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
             assert len(check_ledger(act.store)) == 100
 
     run(scenario())
+    assert sum(groups) == 100
+    assert max(groups) == 10

@@ -80,6 +80,8 @@ STARTED = ("task", "started", {"attempt": 1, "worker": "w-1"})
         ([TASK_QUEUED, ("job", "paused"), ("job", "resumed")], "queued", "queued"),
         ([TASK_QUEUED, STARTED, ("job", "paused")], "paused", "running"),
         ([TASK_QUEUED, STARTED, ("job", "paused"), ("task", "done")], "paused", "done"),
+        ([TASK_QUEUED, ("job", "paused"), STARTED], "paused", "running"),
+        ([TASK_QUEUED, ("job", "paused"), STARTED, ("job", "resumed")], "running", "running"),
         ([TASK_QUEUED, STARTED, ("job", "paused"), ("job", "resumed")], "running", "running"),
         (
             [TASK_QUEUED, STARTED, FAILED, ("job", "failed"), TASK_QUEUED, ("job", "restarted")],

@@ -161,6 +161,8 @@ def test_a_silent_stream_gets_a_comment(url: str) -> None:
             await until(lambda: client.text.count(": ping\n\n") >= 3, what="three pings")
             await act.append(event("JOB-1", 1))
             assert len(await client.rows_up_to(1)) == 1
+            before = client.text.count(": ping\n\n")
+            await until(lambda: client.text.count(": ping\n\n") >= before + 2, what="silence again")
 
     run(scenario())
 

@@ -255,6 +255,21 @@ def test_pages_put_together_are_what_the_filters_admit(store: Store, jump_ms: Ca
 
 
 @pytest.mark.usefixtures("few_per_block")
+def test_every_single_moment_is_found(store: Store) -> None:
+    put(store, history(70, jump_ms=lambda number: -20_000 if number % 9 == 0 else 0))
+    whole = all_entries(store)
+    for moment in {entry.ts_ms for entry in whole}:
+        for filters in (
+            Filters(since_ms=moment, until_ms=moment + 1),
+            Filters(since_ms=moment),
+            Filters(until_ms=moment + 1),
+        ):
+            with store.reader.begin() as tx:
+                page = stream(tx, filters, position=-1, count=100)
+            assert page.entries == [entry for entry in whole if filters.admits(entry)]
+
+
+@pytest.mark.usefixtures("few_per_block")
 def test_a_page_ends_where_it_is_told_to(store: Store) -> None:
     put(store, history(60, jump_ms=lambda _: 0))
     for filters in (Filters(), Filters(lanes=("clerk",)), Filters(since_ms=NOW_MS), Filters(statuses=("done",))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from oms.demo.event_log import COLUMNS
 from oms.demo.ledger import Ledger
 from oms.demo.pair import Pair
 from oms.worker import OmsClient
@@ -152,3 +154,28 @@ def get(url: str) -> Any:
     answer = httpx.get(url)
     answer.raise_for_status()
     return answer.json()
+
+
+def write_log(file: Path, rows: list[tuple[str, str, str, str]]) -> Path:
+    """Write an event log: case, activity, group, time."""
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["concept:instance", *COLUMNS])
+        writer.writerows([f"task-{number}", *row] for number, row in enumerate(rows))
+    return file
+
+
+def a_small_log(folder: Path) -> Path:
+    """Write a log of 12 cases, 52 activities and 2 variants, in which the order takes some thought."""
+    rows = []
+    for number in range(12):
+        case, day = f"case {number}", f"2026-10-{number + 1:02}"
+        rows += [
+            (case, "Receive", "Desk", f"{day} 09:00:00+02:00"),
+            (case, "Check", "Clerks", f"{day} 10:00:00+02:00"),
+            (case, "Check", "Clerks" if number else "Desk", f"{day} 10:00:00+02:00"),  # again, in the same second
+            (case, "File", "", f"{day} 10:30:00+03:00"),  # earlier than it looks: before both checks
+        ]
+        if number % 3 == 0:
+            rows.append((case, "Appeal", "Court", f"{day} 12:00:00.5+02:00"))
+    return write_log(folder / "small.csv", rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import get, until
+from tests.e2e.conftest import a_small_log, get, until
 
 
 @pytest.fixture
@@ -118,3 +118,12 @@ def test_a_log_that_is_none_is_said_before_anything_starts(folder: Path) -> None
     assert process.returncode == 1
     assert "has no column case:concept:name" in text
     assert "are up" not in text
+
+
+def test_a_log_can_be_replayed_instead(folder: Path) -> None:
+    process = start(folder, "--log", str(a_small_log(folder)))
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, text
+    assert "12 cases, 52 activities, 2 variants" in text
+    assert "nothing differs from the log" in text
+    assert "Check (2)" in text  # a timeline

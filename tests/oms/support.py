@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import sqlite3
 import threading
 import time
 from collections import defaultdict
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 
@@ -58,7 +60,7 @@ RENEWAL: dict[str, Any] = {
 
 CHECKED: dict[str, Any] = {
     "id": "checked",
-    "lanes": ["extract", "verify"],
+    "lanes": [{"id": "extract", "lease_sec": 60}, {"verify": "human"}],
     "sequence": [
         {
             "activity": "extract",
@@ -101,6 +103,22 @@ def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
         asyncio.run(test(*args, **kwargs))
 
     return run
+
+
+def break_next_commit(store: Store, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
+    """Let the next commit fail, before or after everything is on disk."""
+    dialect = store._writer.dialect
+    commit = dialect.do_commit
+
+    def fail_once(connection: Any) -> None:
+        monkeypatch.setattr(dialect, "do_commit", commit)
+        if after:
+            commit(connection)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    monkeypatch.setattr(dialect, "do_commit", fail_once)
 
 
 async def until(condition: Callable[[], object], *, what: str) -> None:
@@ -278,6 +296,8 @@ class ScriptedLedger:
         """Answer a request."""
         if not self.is_up:
             raise httpx.ConnectError("nobody listens", request=request)
+        if request.url.path == "/healthz":
+            return httpx.Response(200, json={})
         batch = [json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() for event in _list(request)]
         self.batches.append([json.loads(event)["id"] for event in batch])
         if self.script:

@@ -1,85 +1,23 @@
-"""The calls as the contract has them, one by one; and requests that nobody should send, which change nothing."""
+"""The calls as the contract has them, one by one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
-from starlette.testclient import TestClient
 
-from oms.app import create_app
-from oms.storage.store import Store, open_store
-from oms.storage.tables import metadata, outbox
-from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, ScriptedLedger, events, make_settings
+from tests.oms.api_client import Client, check_problem, serving
+from tests.oms.support import SINGLE, events
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-class Client:
-    """The application, and what callers do with it. Its ledger is away, so that nothing moves by itself."""
-
-    def __init__(self, http: TestClient, store: Store, clock: Clock) -> None:
-        self.http = http
-        self.store = store
-        self.clock = clock
-
-    def post(self, path: str, body: object, **headers: str) -> Any:
-        answer = self.http.post(path, json=body, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def get(self, path: str, **query: Any) -> Any:
-        answer = self.http.get(path, params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def start(self, reference: str = "T-1", plan: str = "renewal", **more: Any) -> Any:
-        return self.post("/start", {"plan": plan, "reference": reference, **more})
-
-    def refused(self, path: str, body: object, **headers: str) -> tuple[int, dict[str, Any]]:
-        """Post what must be refused."""
-        answer = self.http.post(path, json=body, headers=headers)
-        return answer.status_code, check_problem(answer)
-
-    def tables(self) -> dict[str, list[Any]]:
-        """Return every row of every table."""
-        with self.store.reading() as connection:
-            return {table.name: list(connection.execute(select(table))) for table in metadata.sorted_tables}
-
-
-def check_problem(answer: Any) -> dict[str, Any]:
-    """Check that an answer is a problem as RFC 9457 and the contract have it."""
-    assert answer.headers["content-type"] == "application/problem+json", (answer.status_code, answer.text[:200])
-    body: dict[str, Any] = answer.json()
-    assert body["status"] == answer.status_code
-    assert body["type"] == f"urn:hms:problem:{body['code']}"
-    assert body["title"]
-    assert re.search(r"\w.* .*\w", body["detail"]), "a sentence"
-    assert body["detail"][0].isupper() or body["detail"].split()[0].rstrip(":").split(".")[0] in (
-        *("body", "query", "path", "cursor"),
-    )
-    assert body["detail"].rstrip("\"'")[-1] in ".;", body["detail"]
-    for fault in body.get("errors", []):
-        assert isinstance(fault["loc"], list)
-        assert fault["msg"]
-    return body
-
-
 @pytest.fixture
-def oms(tmp_path: Any) -> Iterator[Client]:
-    ledger = ScriptedLedger()
-    ledger.is_up = False
-    settings = make_settings(tmp_path, max_body=20_000, allowed_origins="https://portal.example")
-    store = open_store(settings.database_url)
-    clock = Clock()
-    app = create_app(settings, store, ledger=ledger.client(), now_ms=clock)
-    with TestClient(app, base_url="http://oms", raise_server_exceptions=False) as http:
-        client = Client(http, store, clock)
-        for document in (RENEWAL, CHECKED, SINGLE):
-            client.post("/plans", document)
+def oms(tmp_path: Path) -> Iterator[Client]:
+    with serving(tmp_path) as client:
         yield client
 
 
@@ -233,7 +171,6 @@ def test_an_output_that_does_not_fit_its_schema_is_refused_and_the_task_stays_wi
     status, body = oms.refused("/complete", {"task_id": "TASK-1", "output": {"score": "high"}, "token": token})
     assert status == 422
     assert body["errors"][0]["loc"][-1] == "score"
-    assert "high" not in str(body)
     assert oms.refused("/complete", {"task_id": "TASK-1"})[0] == 422
     assert oms.tables() == before
     assert oms.post("/complete", {"task_id": "TASK-1", "output": {"score": 1}, "token": token})["status"] == "done"
@@ -371,6 +308,7 @@ def test_a_rerouted_task_goes_to_the_end_of_its_new_lane(oms: Client) -> None:
     oms.start("T-2", "checked")
     token = oms.get("/pull", lane="extract")["token"]
     oms.post("/complete", {"task_id": "TASK-1", "token": token})
+    oms.clock.advance(1)
     assert oms.post("/reroute", {"task_id": "TASK-2", "new_lane": "verify", "reason": "busy", "actor": "m-1"}) == {
         "task_id": "TASK-2",
         "lane": "verify",
@@ -432,16 +370,13 @@ def test_a_lane_is_known_for_a_day_after_a_named_worker_polled_it(oms: Client) -
     assert "warning" in oms.post("/reroute", {"task_id": "TASK-1", "new_lane": "spare"})
 
 
-def test_a_lane_that_nobody_knows_is_refused_where_lanes_are_strict(tmp_path: Any) -> None:
-    settings = make_settings(tmp_path, strict_lanes=True)
-    app = create_app(settings, open_store(settings.database_url), ledger=ScriptedLedger().client())
-    with TestClient(app) as http:
-        http.post("/plans", json=SINGLE)
-        http.post("/start", json={"plan": "single", "reference": "T-1"})
-        answer = http.post("/reroute", json={"task_id": "TASK-1", "new_lane": "onyl"})
-        assert answer.status_code == 422
-        assert "only" in check_problem(answer)["detail"]
-        assert http.get("/tasks/TASK-1").json()["lane"] == "only"
+def test_a_lane_that_nobody_knows_is_refused_where_lanes_are_strict(tmp_path: Path) -> None:
+    with serving(tmp_path, strict_lanes=True) as oms:
+        oms.start("T-1", "single")
+        status, body = oms.refused("/reroute", {"task_id": "TASK-1", "new_lane": "onyl"})
+        assert status == 422
+        assert "'only'" in body["detail"]
+        assert oms.get("/tasks/TASK-1")["lane"] == "only"
 
 
 # What is shown.
@@ -551,13 +486,18 @@ def test_health_and_readiness_are_told(oms: Client) -> None:
     assert ready["act"]["url"] == "http://act"
 
 
-def test_a_service_without_its_database_is_alive_and_not_ready(oms: Client, tmp_path: Any) -> None:
+def test_a_service_without_its_database_is_alive_and_not_ready(oms: Client, tmp_path: Path) -> None:
     (tmp_path / "oms.db").rename(tmp_path / "elsewhere.db")
     assert oms.http.get("/healthz").status_code == 200
     answer = oms.http.get("/readyz")
     assert (answer.status_code, answer.json()["ready"], answer.json()["database"]["ok"]) == (503, False, False)
     status, body = oms.refused("/start", {"plan": "single", "reference": "T-1"})
     assert (status, body["code"]) == (503, "unavailable")
+    for path in ("/jobs", "/tasks", "/lanes", "/plans", "/jobs/JOB-1"):
+        answer = oms.http.get(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        check_problem(answer)
+    assert not (tmp_path / "oms.db").exists(), "a look must not make an empty database where the real one was"
 
 
 def test_a_fault_of_ours_is_a_problem_too_and_says_nothing_of_the_data(
@@ -623,357 +563,6 @@ def test_an_input_may_be_nested_deep_and_comes_back_as_it_was(oms: Client) -> No
     assert oms.get("/jobs/JOB-1")["input"] == {"deep": deep}
 
 
-# What nobody should send.
-
-POSTS = ["/start", "/complete", "/fail", "/heartbeat", "/release", "/reroute", "/retry", "/plans"]
-LISTS = ["/start", "/complete", "/fail"]
-
-BAD_BODIES: dict[str, bytes] = {
-    "nothing": b"",
-    "blanks": b" \n\t ",
-    "no JSON": b"hello",
-    "half": b'{"plan":',
-    "two values": b'{"plan":"single"}{}',
-    "a comma too many": b'{"plan":"single",}',
-    "no UTF-8": b'{"plan":"\xff\xfe"}',
-    "UTF-16": '{"plan":"single"}'.encode("utf-16"),
-    "NaN": b'{"plan":"single","reference":"T-1","input":{"a":NaN}}',
-    "infinity": b'{"plan":"single","reference":"T-1","input":{"a":Infinity}}',
-    "a half surrogate": b'{"plan":"single","reference":"T-1","input":{"a":"\\ud800"}}',
-    "a half surrogate as a key": b'{"plan":"single","reference":"T-1","input":{"\\udfff":1}}',
-    "a number too large": b'{"plan":"single","reference":"T-1","input":{"a":1e400}}',
-    "a number too large, negative": b'{"plan":"single","reference":"T-1","input":{"a":[-1E+0400]}}',
-    "a number too large, written out": b'{"plan":"single","reference":"T-1","input":{"a":' + b"1" * 400 + b".0}}",
-    "a number too large, half written out": b'{"plan":"single","reference":"T-1","input":{"a":'
-    + b"1" * 250
-    + b"e99}}",
-    "an integer of 5,000 digits": b'{"plan":"single","reference":"T-1","input":{"a":' + b"1" * 5_000 + b"}}",
-    "deep lists": b"[" * 9_000 + b"]" * 9_000,
-    "deep objects": b'{"plan":"single","reference":"T-1","input":' + b'{"a":' * 3_000 + b"1" + b"}" * 3_001,
-    "a number": b"1",
-    "a text": b'"single"',
-    "null": b"null",
-    "true": b"true",
-    "a list of numbers": b"[1,2]",
-    "a list with null": b'[{"plan":"single","reference":"T-1"},null]',
-    "a list of lists": b"[[]]",
-    "too long a list": b"[" + b",".join([b"{}"] * 1_001) + b"]",
-    "an unknown key": b'{"plan":"single","reference":"T-1","referense":"T-1"}',
-    "nothing in it": b"{}",
-}
-
-GOOD: dict[str, dict[str, Any]] = {
-    "/start": {"plan": "single", "reference": "T-9"},
-    "/complete": {"task_id": "TASK-1"},
-    "/fail": {"task_id": "TASK-1", "error": "x"},
-    "/heartbeat": {"task_id": "TASK-1", "token": "TOKEN"},
-    "/release": {"task_id": "TASK-1", "token": "TOKEN"},
-    "/reroute": {"task_id": "TASK-1", "new_lane": "extract"},
-    "/retry": {"task_id": "TASK-2"},
-}
-"""What each call takes in `busy`, where ``TOKEN`` stands for the token of the running task."""
-
-LONG = "x" * 201
-NOT_TEXT: list[Any] = [None, 1, True, [], {}]
-BAD_NAMES: list[Any] = [*NOT_TEXT, "", LONG, "a\nb", "a\x00b", "\x1b[31m", "a\x7fb", "a\x85b"]
-BAD_NUMBERS: list[Any] = ["1", 1.5, True, [], {}, 10**30, -(10**30), 1e300]
-WRONG: dict[str, dict[str, list[Any]]] = {
-    "/start": {
-        "plan": [*BAD_NAMES, "nobody_knows"],
-        "reference": BAD_NAMES,
-        "input": [None, [], "x", 1],
-        "priority": [*BAD_NUMBERS, None],
-    },
-    "/complete": {"output": [None, [], "x", 1], "token": [*BAD_NAMES[1:], "of nobody"], "worker": BAD_NAMES[1:]},
-    "/fail": {
-        "error": [None, 1, [], {}, "x" * 10_001, {"type": "no luck", "message": ""}, {"type": "a", "text": ""}],
-        "retryable": [None, 1, "true", "no"],
-        "token": ["", LONG, "of nobody"],
-        "worker": BAD_NAMES[1:],
-    },
-    "/heartbeat": {
-        "token": [*BAD_NAMES, "of nobody"],
-        "progress": [-0.1, 1.1, "0.5", True, 10**30],
-        "note": ["", "x" * 501, 1, "a\nb"],
-    },
-    "/release": {"token": [*BAD_NAMES, "of nobody"], "reason": ["", "x" * 501, 1]},
-    "/reroute": {"new_lane": BAD_NAMES, "priority": BAD_NUMBERS, "reason": [1, ""], "actor": BAD_NAMES[1:]},
-    "/retry": {"actor": BAD_NAMES[1:]},
-}
-BAD_IDS: list[Any] = [
-    *NOT_TEXT,
-    *("", "1", "TASK-", "TASK-0", "TASK--1", "TASK-+1", "TASK- 1", "TASK-1 ", "TASK-01", "TASK-1e3", "TASK-1.0"),
-    *("TASK-0x1", "TASK-1_0", "task-1", "JOB-1", "TASK-TASK-1", "TASK-1\n", "TASK-1\x00", "TASK-99999"),
-    *("TASK-" + "9" * 18, "TASK-" + "9" * 19, f"TASK-{10**30}", "TASK-" + "9" * 5_000),
-    *("TASK-\u0661", "TASK-\uff11", "TASK-\u00b9", "TASK-\U0001d7cf"),
-]
-
-
-@pytest.fixture
-def busy(oms: Client) -> Client:
-    """A service in which TASK-1 runs, TASK-2 has failed and TASK-3 waits."""
-    oms.start("T-1")
-    token = oms.get("/pull", lane="extract")["token"]
-    oms.start("T-2", "single")
-    oms.get("/pull", lane="only")
-    oms.post("/fail", {"task_id": "TASK-2", "error": "", "retryable": False})
-    oms.start("T-3", "single")
-    for good in GOOD.values():
-        if "token" in good:
-            good["token"] = token
-    return oms
-
-
-def test_what_the_wrong_requests_are_made_from_is_taken_itself(busy: Client) -> None:
-    """So that each of them is refused for what is wrong with it, and for nothing else."""
-    for path in ("/start", "/heartbeat", "/retry", "/complete"):
-        busy.post(path, GOOD[path])
-    busy.post("/start", {**GOOD["/start"], "reference": "T-5"})
-    for number, path in enumerate(("/fail", "/release", "/reroute")):
-        task = busy.get("/pull", lane="only", max=1)
-        assert task, number
-        wish = {**GOOD[path], "task_id": task[0]["task_id"]}
-        busy.post(path, {**wish, "token": task[0]["token"]} if "token" in wish else wish)
-
-
-@pytest.mark.parametrize("path", POSTS)
-def test_a_bad_body_is_refused_and_changes_nothing(busy: Client, path: str) -> None:
-    before = busy.tables()
-    for name, body in BAD_BODIES.items():
-        answer = busy.http.post(path, content=body)
-        assert 400 <= answer.status_code < 500, f"{name}: {answer.status_code} {answer.text[:300]}"
-        check_problem(answer)
-    assert busy.tables() == before
-
-
-@pytest.mark.parametrize("path", WRONG)
-def test_a_wrong_value_is_refused_and_changes_nothing(busy: Client, path: str) -> None:
-    before = busy.tables()
-    wrong = {"task_id": BAD_IDS, **WRONG[path]} if "task_id" in GOOD[path] else WRONG[path]
-    for key, values in wrong.items():
-        for value in values:
-            status, body = busy.refused(path, {**GOOD[path], key: value})
-            assert status in (404, 409, 422), f"{key}={str(value)[:50]!r}: {status} {body}"
-            if path in LISTS:
-                (answer,) = busy.post(path, [{**GOOD[path], key: value}])
-                assert answer["error"]["status"] == status, f"{key}={str(value)[:50]!r} in a list"
-    assert busy.tables() == before
-
-
-@pytest.mark.parametrize("path", [path for path in POSTS if path not in LISTS])
-def test_a_list_where_one_object_is_expected_is_refused(busy: Client, path: str) -> None:
-    assert busy.refused(path, [])[0] == 422
-    assert busy.refused(path, [{}])[0] == 422
-
-
-@pytest.mark.parametrize("prefix", ["/jobs/JOB-", "/tasks/TASK-"])
-@pytest.mark.parametrize(
-    "digits", ["0", "-1", "1e3", "01", "+1", "%201", "1%20", "9" * 18, "9" * 19, "1" + "0" * 30, "%D9%A1", "%EF%BC%91", "1%00", "%ff", "x/y"]
-)  # fmt: skip
-def test_an_id_that_cannot_be_one_is_not_found(oms: Client, prefix: str, digits: str) -> None:
-    answer = oms.http.get(f"{prefix}{digits}")
-    assert answer.status_code == 404, answer.text
-    check_problem(answer)
-
-
-@pytest.mark.parametrize("path", ["/plans/%00", "/plans/" + "x" * 5_000, "/plans/%ff", "/plans/../jobs", "/nowhere", "/"])
-def test_a_path_that_leads_nowhere_is_not_found(oms: Client, path: str) -> None:
-    answer = oms.http.get(path)
-    if path != "/plans/../jobs":  # which is /jobs
-        assert answer.status_code == 404, answer.text
-        check_problem(answer)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "",
-        "lane=",
-        f"lane={'x' * 101}",
-        "lane=a%00b",
-        "lane=a%0Ab",
-        "lane=extract&wait=-1",
-        "lane=extract&wait=61",
-        "lane=extract&wait=nan",
-        "lane=extract&wait=inf",
-        "lane=extract&wait=1e400",
-        "lane=extract&wait=soon",
-        "lane=extract&wait=",
-        "lane=extract&max=0",
-        "lane=extract&max=-1",
-        "lane=extract&max=1001",
-        "lane=extract&max=1.5",
-        f"lane=extract&max={10**30}",
-        "lane=extract&max=%D9%A1",
-        "lane=extract&max=many",
-        "lane=extract&worker=",
-        f"lane=extract&worker={'x' * 201}",
-        "lane=extract&worker=a%0Ab",
-        "lane=extract&limit=1",
-        "lane=extract&Max=1",
-        "lnae=extract",
-        "lane=extract&lane=verify",
-        "lane=extract&max=1&max=2",
-    ],
-)
-def test_a_wrong_pull_is_refused_and_changes_nothing(busy: Client, query: str) -> None:
-    before = busy.tables()
-    answer = busy.http.get(f"/pull?{query}")
-    assert answer.status_code == 422, answer.text
-    assert check_problem(answer)["errors"]
-    assert busy.tables() == before
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "limit=0",
-        "limit=1001",
-        "limit=-1",
-        "limit=x",
-        f"limit={10**30}",
-        "cursor=x",
-        "cursor=-1",
-        "cursor=0",
-        "cursor=",
-        f"cursor={'9' * 19}",
-        f"cursor={'9' * 41}",
-        "cursor=%D9%A1",
-        "older_than_sec=-1",
-        "older_than_sec=nan",
-        "older_than_sec=inf",
-        "older_than_sec=1e400",
-        "older_than_sec=x",
-        "plan=",
-        "plan=a%00b",
-        f"reference={'x' * 201}",
-        "nonsense=1",
-        "limit=1&limit=2",
-    ],
-)
-@pytest.mark.parametrize("path", ["/jobs", "/tasks"])
-def test_a_wrong_list_query_is_refused(oms: Client, path: str, query: str) -> None:
-    answer = oms.http.get(f"{path}?{query}")
-    assert answer.status_code == 422, answer.text
-    check_problem(answer)
-
-
-@pytest.mark.parametrize("query", ["/jobs?state=nope", "/jobs?status=done", "/tasks?status=nope", "/tasks?state=done"])
-def test_a_status_that_does_not_exist_is_refused(oms: Client, query: str) -> None:
-    answer = oms.http.get(query)
-    assert answer.status_code == 422
-    check_problem(answer)
-
-
-@pytest.mark.parametrize("path", ["/lanes", "/plans", "/healthz", "/readyz", "/jobs/JOB-1", "/tasks/TASK-1", "/plans/single"])
-def test_a_query_where_none_is_known_does_no_harm(busy: Client, path: str) -> None:
-    assert busy.http.get(f"{path}?nonsense=1").status_code in (200, 422)
-
-
-@pytest.mark.parametrize("path", POSTS)
-def test_a_body_that_is_too_large_is_refused_whatever_it_says_of_its_length(busy: Client, path: str) -> None:
-    large = b'{"plan":"single","reference":"T-9","input":{"a":"' + b"x" * 30_000 + b'"}}'
-    before = busy.tables()
-    told = busy.http.post(path, content=large)
-    in_pieces = busy.http.post(path, content=iter([large[:9_000], large[9_000:18_000], large[18_000:]]))
-    lied = busy.http.post(path, content=large, headers={"content-length": "10"})
-    for answer in (told, in_pieces, lied):
-        assert answer.status_code == 413, answer.text
-        assert "20,000 bytes" in check_problem(answer)["detail"]
-    assert busy.tables() == before
-
-
-def test_a_length_that_is_no_number_is_no_fault_of_ours(oms: Client) -> None:
-    for length in ("9" * 5_000, "-1", "x", "\u00b2"):
-        answer = oms.http.post("/start", content=b"{}", headers={"content-length": length.encode("latin-1")})
-        assert 400 <= answer.status_code < 500, answer.text
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        *(("GET", path) for path in POSTS if path != "/plans"),
-        *((method, path) for path in ("/start", "/pull", "/jobs", "/jobs/JOB-1") for method in ("PUT", "DELETE", "PATCH")),
-        *(("POST", path) for path in ("/pull", "/jobs", "/jobs/JOB-1", "/tasks/TASK-1", "/lanes", "/healthz")),
-        ("OPTIONS", "/start"),
-        ("BREW", "/start"),
-        ("HEAD", "/pull"),
-    ],
-)
-def test_a_method_that_a_call_does_not_have_is_refused_and_changes_nothing(busy: Client, method: str, path: str) -> None:
-    before = busy.tables()
-    answer = busy.http.request(method, path, params={"lane": "only"} if path == "/pull" else {})
-    assert answer.status_code == 405, answer.text
-    assert answer.headers["allow"]
-    if method != "HEAD":
-        check_problem(answer)
-    assert busy.tables() == before
-
-
-@pytest.mark.parametrize("host", ["[", "]", "a b", "oms:port", "\u00ff", ""])
-@pytest.mark.parametrize("path", ["/nowhere", "/jobs/JOB-1", "/pull/", "/start"])
-def test_a_host_that_is_no_host_is_no_fault_of_ours(oms: Client, path: str, host: str) -> None:
-    answer = oms.http.get(path, headers={"host": host.encode("latin-1")}, follow_redirects=False)
-    assert answer.status_code < 500, answer.text
-
-
-# A browser that acts for another site.
-
-CROSS_SITE: list[dict[str, str]] = [
-    {"origin": "https://evil.example"},
-    {"origin": "null"},
-    {"origin": "http://oms.evil.example"},
-    {"origin": "http://oms:8001"},
-    {"origin": "https://oms"},
-    {"origin": "http://"},
-    {"origin": "oms"},
-    {"origin": "http://["},
-    {"origin": ""},
-    {"sec-fetch-site": "cross-site"},
-    {"sec-fetch-site": "Cross-Site"},
-    {"sec-fetch-site": "cross-site", "origin": "http://oms"},
-    {"sec-fetch-site": "same-origin", "origin": "https://evil.example"},
-]
-SAME_SITE: list[dict[str, str]] = [
-    {},
-    {"origin": "http://oms"},
-    {"origin": "http://oms:80"},
-    {"origin": "HTTP://OMS"},
-    {"origin": "https://portal.example"},
-    {"origin": "https://PORTAL.example"},
-    {"origin": "https://portal.example", "sec-fetch-site": "cross-site"},
-    {"sec-fetch-site": "same-origin", "origin": "http://oms"},
-    {"sec-fetch-site": "same-site"},
-    {"sec-fetch-site": "none"},
-]
-
-
-@pytest.mark.parametrize("headers", CROSS_SITE)
-def test_another_sites_page_changes_nothing_through_a_browser(busy: Client, headers: dict[str, str]) -> None:
-    before = busy.tables()
-    for path in (*POSTS, "/plans/reload"):
-        answer = busy.http.post(path, json=GOOD.get(path, {}), headers=headers)
-        assert answer.status_code == 403, f"{path}: {answer.text}"
-        check_problem(answer)
-    for path in ("/pull?lane=only", "/pull?lane=only&max=5", "/pull/?lane=only"):
-        answer = busy.http.get(path, headers=headers)
-        assert answer.status_code == 403, answer.text
-    assert busy.tables() == before
-
-
-@pytest.mark.parametrize("headers", CROSS_SITE)
-def test_another_sites_page_may_read(busy: Client, headers: dict[str, str]) -> None:
-    for path in ("/jobs/JOB-1", "/lanes", "/healthz"):
-        assert busy.http.get(path, headers=headers).status_code == 200
-
-
-@pytest.mark.parametrize("headers", SAME_SITE)
-def test_our_own_pages_allowed_ones_and_programs_may_work(oms: Client, headers: dict[str, str]) -> None:
-    answer = oms.http.post("/start", json={"plan": "single", "reference": "T-1"}, headers=headers)
-    assert answer.status_code == 200, answer.text
-    assert oms.http.get("/pull?lane=only", headers=headers).json()["task_id"] == "TASK-1"
-
-
 # What describes the service.
 
 
@@ -1017,11 +606,3 @@ def test_the_description_names_every_call_of_the_contract(oms: Client) -> None:
         for method, call in methods.items():
             assert call["responses"].get("200"), (method, path)
             assert call["summary"], (method, path)
-
-
-def test_the_tables_helper_sees_a_change(busy: Client) -> None:
-    """The negative control of every test above that says that nothing changed."""
-    before = busy.tables()
-    busy.post("/retry", {"task_id": "TASK-2"})
-    assert busy.tables() != before
-    assert len(busy.tables()[outbox.name]) > len(before[outbox.name])

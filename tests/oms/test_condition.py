@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -82,6 +83,7 @@ REFUSED = [
     ("input.a == 1\n  && foo", 18, 'there is no "foo" here'),
     ("input.name.lowerAsci() == 'a'", 11, 'there is no function "lowerAsci"; did you mean "lowerAscii"?'),
     ("size() == 1", 0, 'the function "size" is not called this way'),
+    ("x.all(x, true)", 0, 'there is no "x" here'),
     ("input.a and true", 8, 'unexpected "and"; CEL writes it &&'),
     ("not input.a", 0, 'unexpected "not"; CEL writes it !'),
     ("input.a = 1", 8, "compared with =="),
@@ -190,6 +192,12 @@ def test_what_the_expression_does_not_read_does_not_matter(value: object) -> Non
     assert decide("input.a == 1 && outputs.scan.a == 1", input=facts, outputs={"scan": facts, "clerk": value})
 
 
+@pytest.mark.parametrize("given_", [None, [], "text", 3])
+def test_an_input_that_is_no_object_cannot_be_decided_on(given_: object) -> None:
+    assert undecided("input.a == 1", input=given_).code == "type_mismatch"
+    assert decide("input.a == 1", input=MappingProxyType({"a": 1}))
+
+
 @pytest.mark.parametrize("output", [None, [], [1], "text", 3, True])
 def test_an_output_that_is_no_object_cannot_be_decided_on(output: object) -> None:
     assert undecided("outputs.scan.ok", outputs={"scan": output}).code == "type_mismatch"
@@ -272,6 +280,13 @@ def test_lists_of_a_usual_length_can_be_filtered_and_searched() -> None:
     assert decide("size(input.pages.filter(p, p.ok)) == 600", input={"pages": pages})
     assert decide("input.pages.all(p, p.name.matches('^page [0-9]{1,4}$'))", input={"pages": pages})
     assert decide("input.pages.exists(p, p.n == 1199)", input={"pages": pages})
+
+
+def test_loops_inside_each_other_are_estimated_once_each() -> None:
+    """Estimating a loop's body twice would double at each level, for ever at twenty-five."""
+    source = "input.l.all(x, " * 25 + "true" + ")" * 25
+    assert decide(source, input={"l": [1]}) is True
+    assert undecided(source, input={"l": list(range(5000))}).code == "budget_exceeded"
 
 
 PIECES = st.sampled_from(

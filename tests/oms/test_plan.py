@@ -283,6 +283,12 @@ def test_all_faults_are_told_at_once() -> None:
     assert len(faults_of(document)) == 7
 
 
+def test_of_very_many_names_the_nearest_is_still_told() -> None:
+    lanes = [f"{letter}{number}" for letter in "abcdefghij" for number in range(99)]
+    (fault,) = faults_of(altered(lanes=[*lanes, "zoning_review"], sequence=["zoning_reviw"]))
+    assert fault.message.endswith('did you mean "zoning_review"?')
+
+
 def test_the_digest_counts_the_content_only() -> None:
     reordered = json.loads(json.dumps(SEED, sort_keys=True))
     assert plan_digest(SEED) == plan_digest(reordered)

@@ -27,6 +27,7 @@ from tests.oms.support import (
     Clock,
     Hold,
     Tower,
+    break_next_commit,
     event_rows,
     in_loop,
     told,
@@ -224,22 +225,6 @@ async def test_a_database_file_that_is_taken_away_refuses_until_it_is_put_back(t
 
 
 # A commit that fails. Nobody can know whether it did before or after it was on disk, so both are tried.
-
-
-def break_next_commit(store: Store, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
-    """Let the next commit fail, before or after everything is on disk."""
-    dialect = store._writer.dialect
-    commit = dialect.do_commit
-
-    def fail_once(connection: Any) -> None:
-        monkeypatch.setattr(dialect, "do_commit", commit)
-        if after:
-            commit(connection)
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise error
-
-    monkeypatch.setattr(dialect, "do_commit", fail_once)
 
 
 both_ways = pytest.mark.parametrize("after", [False, True], ids=["not persisted", "persisted"])
