@@ -61,12 +61,14 @@ def run_service(settings: Settings) -> None:
     if store.warning is not None:
         typer.echo(f"warning: {store.warning}", err=True)
     app = create_app(settings, store)
-    listener.listen(2048)  # from here on a client that has read the line below gets an answer
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    typer.echo(f"act: listening on {address}, ledger {store.name}, {app.state.ledger.size} events")
-    sys.stdout.flush()
-    serve(app, listener, on_stop=lambda: end_streams(app))
+
+    def say_ready() -> None:
+        host, port = listener.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        typer.echo(f"act: listening on {address}, ledger {store.name}, {app.state.ledger.size} events")
+        sys.stdout.flush()
+
+    serve(app, listener, on_ready=say_ready, on_stop=lambda: end_streams(app))
 
 
 @main.command("settings")

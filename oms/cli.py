@@ -107,6 +107,31 @@ def demo_command(
     raise typer.Exit(run_demo(jobs=jobs, keep=keep, log=log))
 
 
+@cli.command("bench")
+def bench_command(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A reduced run, within a minute.")] = False,
+    oms_url: Annotated[
+        str | None,
+        typer.Option("--oms", help="Measure the OMS at this address, from outside; plans and jobs are left in it."),
+    ] = None,
+    act_url: Annotated[str | None, typer.Option("--act", help="The ACT of --oms.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, max=600, help="Of each throughput measurement; default 4, quick 0.5.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Measure only this, such as throughput or backlog; repeatable.")
+    ] = None,
+) -> None:
+    """Measure the pair, each throughput beside a bare FastAPI no-op's. The full run takes about 25 minutes."""
+    from oms.bench.run import run_bench  # noqa: PLC0415 - the other commands start without it
+
+    raise typer.Exit(
+        run_bench(quick=quick, oms_url=oms_url, act_url=act_url, seconds=seconds, json_file=json_file, only=only or ())
+    )
+
+
 @plan_cli.command("check")
 def plan_check(
     files: Annotated[list[Path], typer.Argument(help="Plan files.", metavar="FILE...")],

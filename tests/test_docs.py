@@ -15,6 +15,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic_settings import BaseSettings
 
+from act.api import events, stream
+from act.api import health as act_health
+from act.api import jobs as act_jobs
 from act.config import Settings as ActSettings
 from hmskit.settings import environment_name, shown_default
 from oms.api import health, jobs, plans, tasks
@@ -23,6 +26,10 @@ from oms.config import Settings as OmsSettings
 
 ROOT = Path(__file__).parent.parent
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
+INTRODUCTION = (
+    "Each is a variable of the environment; a flag of the service's `serve` command beats it. `oms settings` and "
+    "`act settings` show the values now."
+)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -30,8 +37,7 @@ def settings_page() -> str:
     """Return the settings' page as the code has it."""
     parts = [
         "# Settings",
-        "Each is a variable of the environment; a flag of the service's `serve` command beats it. `oms settings` and "
-        "`act settings` show the values now.",
+        INTRODUCTION,
         "## OMS",
         _table(OmsSettings),
         "## ACT",
@@ -60,7 +66,7 @@ def calls() -> list[str]:
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
     ]
 
 
@@ -70,10 +76,13 @@ def test_every_call_of_oms_has_its_section(call: str) -> None:
 
 
 def act_calls() -> list[str]:
-    from act.app import create_app
-
-    del create_app
-    return ["POST /events", "GET /stream", "GET /jobs/{job_id}", "GET /healthz", "GET /readyz"]
+    return [
+        f"{method} {route.path}"
+        for router in (events.router, stream.router, act_jobs.router, act_health.router)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    ]
 
 
 @pytest.mark.parametrize("call", act_calls())

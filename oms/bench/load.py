@@ -1,201 +1,172 @@
-"""A load process: ``python -m oms.bench.load SCENARIO HOST PORT CONNECTIONS SECONDS PREFIX``; prints one JSON line.
+"""A load process: ``python -m oms.bench.load SCENARIO URL``; its last line of output is one JSON object.
 
-Each scenario runs on every connection until the time is over; what happened in the first part, while caches and
-connections warm up, is not counted.
+It can be used by hand, beside a profiler: ``python -m oms.bench.load mixed http://127.0.0.1:8001 --connections 32``
+(put the plans in force first: ``oms bench --only mixed`` does, and so does `oms.bench.plans`).
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import resource
+import secrets
+import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from oms.bench.connection import AnswerError, Connection
+from oms.bench.cycle import run_cycles
+from oms.bench.figures import quantiles
+from oms.bench.fill import queue_jobs, write_ledger
+from oms.bench.handoff import run_handoffs
+from oms.bench.pages import run_pages
+from oms.bench.processes import Meter
+from oms.bench.scenarios import SCENARIOS, Scenario, Tally
+from oms.bench.throttle import Throttle
 
-from oms.bench.connection import AnswerError, Connection, get, post
-
-LANES = ("ai_extract", "human_verify", "external_print")
-OUTPUT = {"passport_no": "987654321", "score": 0.98}
-BATCH = 100
-BULK = 1_000
 WARM_UP_SHARE = 0.2
-OK = 200
-
-PULLS = [get(f"/pull?lane={lane}") for lane in LANES]
-BATCH_PULLS = [get(f"/pull?lane={lane}&max={BATCH}") for lane in LANES]
+"""What happens in the first part, while caches and connections warm up, is not counted."""
+END_LIMIT_SEC = 10.0
 
 
-@dataclass
-class Tally:
-    """What a load process saw.
+async def run_timed(options: argparse.Namespace) -> dict[str, Any]:
+    """Run a scenario on every connection until the time is over; return counts and latencies of the counted part.
 
-    Attributes:
-        counts: requests, activities (tasks completed), jobs (started), empty (pulls), bad (answers other than 200).
-        latencies_ms: by kind of request.
+    The counted part begins and ends with an answer: where one answer carries a thousand jobs, a clock that cuts
+    between two would be off by one of few. SIGTERM ends it early.
     """
-
-    counting: bool = False
-    over: bool = False
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("requests", "activities", "jobs", "empty", "bad"), 0)
-    )
-    latencies_ms: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, name: str, by: int = 1) -> None:
-        """Count."""
-        if self.counting:
-            self.counts[name] += by
-
-    async def timed(self, connection: Connection, kind: str, message: bytes) -> bytes:
-        """Send, count and time a request; return its body (empty for a bad answer)."""
-        began = time.perf_counter()
-        status, body = await connection.request(message)
-        if self.counting:
-            self.latencies_ms.setdefault(kind, []).append((time.perf_counter() - began) * 1000)
-            self.counts["requests"] += 1
-        if status != OK:
-            self.add("bad")
-            return b""
-        return body
-
-
-Scenario = Callable[[Tally, Connection, str], Awaitable[None]]
-
-
-async def noop(tally: Tally, connection: Connection, _name: str) -> None:
-    """Ask the bare framework for nothing."""
-    message = get("/noop")
-    while not tally.over:
-        await tally.timed(connection, "noop", message)
-
-
-async def mixed(tally: Tally, connection: Connection, name: str) -> None:
-    """Start a job, then pull and complete one task of each of its three lanes, one request at a time."""
-    number = 0
-    while not tally.over:
-        number += 1
-        await tally.timed(connection, "start", post("/start", _start(f"{name}-{number}")))
-        tally.add("jobs")
-        for message in PULLS:
-            body = b"null"
-            while body in (b"null", b"") and not tally.over:
-                body = await tally.timed(connection, "pull", message)
-                if body == b"null":
-                    tally.add("empty")
-            if tally.over:
-                return
-            if await tally.timed(connection, "complete", post("/complete", _completion(from_json(body)))):
-                tally.add("activities")
-
-
-async def batches(tally: Tally, connection: Connection, name: str) -> None:
-    """Start jobs in lists, and pull and complete tasks of the three lanes in lists of a hundred."""
-    number = 0
-    while not tally.over:
-        number += 1
-        starts = b"[" + b",".join(_start(f"{name}-{number}-{item}") for item in range(BATCH)) + b"]"
-        await tally.timed(connection, "start", post("/start", starts))
-        tally.add("jobs", BATCH)
-        for message in BATCH_PULLS:
-            tasks = from_json(await tally.timed(connection, "pull", message) or b"[]")
-            if not tasks:
-                tally.add("empty")
-                continue
-            completions = b"[" + b",".join(_completion(task) for task in tasks) + b"]"
-            if await tally.timed(connection, "complete", post("/complete", completions)):
-                tally.add("activities", len(tasks))
-
-
-async def bulk_start(tally: Tally, connection: Connection, name: str) -> None:
-    """Start jobs in lists of a thousand."""
-    number = 0
-    while not tally.over:
-        number += 1
-        starts = b"[" + b",".join(_start(f"{name}-{number}-{item}") for item in range(BULK)) + b"]"
-        await tally.timed(connection, "start", post("/start", starts))
-        tally.add("jobs", BULK)
-
-
-async def cycle(tally: Tally, connection: Connection, _name: str) -> None:
-    """Pull and complete tasks of the first lane, out of whatever waits there."""
-    while not tally.over:
-        body = await tally.timed(connection, "pull", PULLS[0])
-        if body in (b"null", b""):
-            tally.add("empty")
-            continue
-        if await tally.timed(connection, "complete", post("/complete", _completion(from_json(body)))):
-            tally.add("activities")
-
-
-SCENARIOS: dict[str, Scenario] = {
-    "noop": noop,
-    "mixed": mixed,
-    "batches": batches,
-    "bulk_start": bulk_start,
-    "cycle": cycle,
-}
-
-
-def _start(reference: str) -> bytes:
-    return b'{"plan":"passport_renewal","reference":"%b"}' % reference.encode()
-
-
-def _completion(task: dict[str, Any]) -> bytes:
-    return to_json({"task_id": task["task_id"], "token": task["token"], "output": OUTPUT})
-
-
-def quantile(values: list[float], share: float) -> float | None:
-    """Return the value below which ``share`` of ``values`` lie; None without values."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else None
-
-
-async def run(scenario: str, host: str, port: int, connections: int, seconds: float, prefix: str) -> dict[str, Any]:
-    """Run a scenario; return counts and latencies of its counted part."""
-    tally = Tally()
-    opened = [await Connection.open(host, port) for _ in range(connections)]
+    tally = Tally(throttle=Throttle(options.rate))
+    watch = dict(options.watch)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    opened = [await Connection.open(options.url) for _ in range(options.connections)]
+    ran_from = time.perf_counter()
     running = [
-        asyncio.create_task(_until_over(SCENARIOS[scenario], tally, connection, f"{prefix}-{place}"))
+        asyncio.create_task(_until_over(SCENARIOS[options.scenario], tally, connection, f"{options.prefix}-{place}"))
         for place, connection in enumerate(opened)
     ]
-    await asyncio.sleep(seconds * WARM_UP_SHARE)
+    await _pause(options.seconds * WARM_UP_SHARE, stop)
     tally.counting = True
-    began = time.perf_counter()
-    cpu_began = time.process_time()
-    await asyncio.sleep(seconds * (1 - WARM_UP_SHARE))
+    meter = Meter(watch)
+    began, cpu_began, wall_began = tally.last_at, time.process_time(), time.time()
+    await _pause(options.seconds * (1 - WARM_UP_SHARE), stop)
     tally.counting = False
-    took = time.perf_counter() - began
-    cpu = time.process_time() - cpu_began
+    took = tally.last_at - began
+    cpu, wall_ended = time.process_time() - cpu_began, time.time()
+    usage = meter.read()
     tally.over = True
-    await asyncio.wait(running, timeout=5)
+    _, late = await asyncio.wait(running, timeout=END_LIMIT_SEC)
+    for task in late:
+        task.cancel()
+    ran = time.perf_counter() - ran_from
     for connection in opened:
         connection.close()
     return {
         "seconds": took,
-        "client_cpu_share": cpu / took,
+        "ran_sec": ran,
+        "from_ms": int(wall_began * 1000),
+        "until_ms": int(wall_ended * 1000),
+        "client_cores": cpu / max(wall_ended - wall_began, 1e-9),
+        "other_cores": usage.other_cores,
+        "cores": usage.cores,
+        "rss_mib": usage.rss_mib,
         **tally.counts,
-        "latency_ms": {
-            kind: {f"p{round(share * 100)}": quantile(values, share) for share in (0.5, 0.95, 0.99)}
-            for kind, values in tally.latencies_ms.items()
-        },
+        "totals": tally.totals,
+        "first_bad": tally.first_bad,
+        "latency_ms": {kind: quantiles(values) for kind, values in tally.latencies_ms.items()},
     }
 
 
 async def _until_over(scenario: Scenario, tally: Tally, connection: Connection, name: str) -> None:
     try:
         await scenario(tally, connection, name)
-    except (AnswerError, OSError):
-        tally.add("bad")
+    except (AnswerError, OSError) as error:
+        tally.add_bad(f"{type(error).__name__}: {error}")
+
+
+async def _pause(seconds: float, stop: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+
+
+async def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Run what the options name."""
+    url, prefix, seconds, watch = options.url, options.prefix, options.seconds, dict(options.watch)
+    if options.scenario == "cycle":
+        return await run_cycles(url, connections=options.connections, seconds=seconds, prefix=prefix, watch=watch)
+    if options.scenario == "queue_jobs":
+        return await queue_jobs(url, count=options.count, prefix=prefix)
+    if options.scenario == "write_ledger":
+        return await write_ledger(url, count=options.count)
+    if options.scenario == "pages":
+        return await run_pages(
+            (url, options.other_url),
+            options.path,
+            among=(options.among, options.other_among),
+            seconds=seconds,
+            rounds=options.rounds,
+            watch=watch,
+        )
+    if options.scenario == "handoff":
+        return await run_handoffs(
+            url, parked=options.parked, quiet_sec=options.quiet_sec, seconds=seconds, prefix=prefix, watch=watch
+        )
+    return await run_timed(options)
+
+
+def _watched(text: str) -> tuple[str, int]:
+    name, _, pid = text.partition("=")
+    return name, int(pid)
+
+
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m oms.bench.load", description="One load on one service.")
+    parser.add_argument("scenario", choices=[*SCENARIOS, "cycle", "handoff", "pages", "queue_jobs", "write_ledger"])
+    parser.add_argument("url", help="of OMS, ACT or the no-op: http://127.0.0.1:8001")
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--prefix", default=secrets.token_hex(4), help="for the jobs' references; new in every run")
+    parser.add_argument("--rate", type=float, help="mixed: jobs a second on all connections together")
+    parser.add_argument("--path", default="/", help="pages: what to read; {n} is a number from 1 to --among")
+    parser.add_argument("--among", type=int, default=1)
+    parser.add_argument("--other-url", help="pages: the service that is read in turns with the first")
+    parser.add_argument("--other-among", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, help="pages: into how many parts the time is cut")
+    parser.add_argument("--count", type=int, default=1_000, help="queue_jobs: jobs; write_ledger: events")
+    parser.add_argument("--parked", type=int, default=3, help="handoff: how many pulls wait")
+    parser.add_argument("--quiet-sec", type=float, default=0.0, help="handoff: how long they wait before anything")
+    parser.add_argument("--watch", type=_watched, action="append", default=[], metavar="NAME=PID")
+    return parser.parse_args(arguments)
+
+
+def allow_connections() -> int:
+    """Raise this process's limit of open files as far as it goes; return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 65_536 if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
 
 
 def main() -> None:
     """Run as a process."""
-    scenario, host, port, connections, seconds, prefix = sys.argv[1:]
-    runner = asyncio.run(run(scenario, host, int(port), int(connections), float(seconds), prefix))
-    sys.stdout.write(json.dumps(runner) + "\n")
+    options = read_options()
+    allow_connections()
+    sys.stdout.write(json.dumps(_runner()(run(options))) + "\n")
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, dict[str, Any]]], dict[str, Any]]:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
 
 
 if __name__ == "__main__":

@@ -37,15 +37,23 @@ class ServiceProcess:
         folder: where its log goes, ``<name>.log``.
         flags: of ``serve``, without ``--port``.
         environment: further variables for it; those of the services in this process's own are not passed on.
+        poll_sec: how often it is looked at while it starts.
     """
 
     def __init__(
-        self, name: str, folder: Path, flags: Sequence[str], *, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        folder: Path,
+        flags: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        poll_sec: float = POLL_SEC,
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self._flags = list(flags)
         self._port = "0"
+        self._poll_sec = poll_sec
         self._environment = _environment() | dict(environment or {})
         self._spawned: Future[subprocess.Popen[bytes]] | None = None
         self._url: str | None = None
@@ -68,6 +76,11 @@ class ServiceProcess:
                 start_new_session=True,
             )
             self._spawned.result()
+
+    @property
+    def pid(self) -> int | None:
+        """The number of its process; None before it was first started."""
+        return None if self._spawned is None else self._spawned.result().pid
 
     @property
     def url(self) -> str:
@@ -140,7 +153,7 @@ class ServiceProcess:
     def _pause(self, give_up_at: float, fault: str) -> None:
         if time.monotonic() > give_up_at:
             raise ServiceDiedError(f"{self.name} {fault} within {START_LIMIT_SEC:.0f} s. Its log ends:\n{self.tail()}")
-        time.sleep(POLL_SEC)
+        time.sleep(self._poll_sec)
 
 
 class Pair:

@@ -61,7 +61,7 @@ def run_demo(jobs: int, keep: bool, log: Path | None) -> int:
         console = Console(width=PLAIN_WIDTH)  # a file or a pipe has no width; nothing need be cut
     try:
         cases = None if log is None else read_event_log(log)
-        with _stoppable(), tempfile.TemporaryDirectory(prefix="oms-demo-") as folder:
+        with stoppable(), tempfile.TemporaryDirectory(prefix="oms-demo-") as folder:
             return _run(console, Path(folder), jobs, cases, keep=keep)
     except KeyboardInterrupt:
         console.print("stopped; the services have ended and their folder is gone", highlight=False)
@@ -207,7 +207,7 @@ Be a citizen, the AI agent, and the auditor:
 
 
 @contextmanager
-def _stoppable() -> Generator[None]:
+def stoppable() -> Generator[None]:
     """Make SIGTERM and a closed terminal what Ctrl-C is, and the first of them the last that is heard.
 
     The processes and the folder go before this process does, and no second Ctrl-C may come between.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Connection, Table, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, literal_column, select
 
 from oms.domain.errors import InvalidInputError
 from oms.domain.task import TaskStatus
@@ -52,9 +52,8 @@ def jobs_page(
     page = select(jobs).order_by(jobs.c.job_id.desc()).limit(limit + 1)
     page = page.where(*_equal(jobs.c.plan, wanted.plan), *_equal(jobs.c.state, wanted.state))
     page = page.where(*_equal(jobs.c.reference, wanted.reference))
-    page = page.where(*_older(connection, jobs, jobs.c.job_id, wanted.older_than_sec, now_ms))
-    if cursor is not None:
-        page = page.where(jobs.c.job_id < _cursor_number(cursor))
+    below = None if cursor is None else _cursor_number(cursor)
+    page = page.where(*_older(connection, jobs, jobs.c.job_id, wanted.older_than_sec, now_ms, below=below))
     rows, next_cursor = _cut(connection.execute(page).all(), limit)
     return {"items": [job_fields(job_of_row(row)) for row in rows], "next_cursor": next_cursor}
 
@@ -100,7 +99,8 @@ def _branches(connection: Connection, wanted: TaskFilter) -> list[list[ColumnEle
         [
             tasks.c.lane == lane,
             tasks.c.status == status,
-            *([] if status == TaskStatus.DONE else [literal_column("status <> 'done'", Boolean())]),
+            # Without a type: a Boolean is compared with 1 on SQLite, which then does not see its partial index.
+            *([] if status == TaskStatus.DONE else [literal_column("status <> 'done'")]),
         ]
         for lane in lanes
         for status in statuses
@@ -122,17 +122,24 @@ def _equal(column: ColumnElement[Any], value: str | None) -> list[ColumnElement[
 
 
 def _older(
-    connection: Connection, table: Table, key: ColumnElement[int], older_than_sec: float | None, now_ms: int
+    connection: Connection,
+    table: Table,
+    key: ColumnElement[int],
+    older_than_sec: float | None,
+    now_ms: int,
+    *,
+    below: int | None = None,
 ) -> list[ColumnElement[bool]]:
-    """Return the conditions for rows that were made at least so long ago.
+    """Return the conditions for rows that were made at least so long ago, and whose number is below ``below``.
 
     Numbers are given in the order of time, so that the newest such row is found by halving; the rows after it
-    are then not read at all.
+    are then not read at all. One upper bound for both: given two, SQLite seeks to one and reads up to the other.
     """
     if older_than_sec is None:
-        return []
+        return [] if below is None else [key < below]
     until_ms = now_ms - int(older_than_sec * 1000)
     low, high = 0, connection.execute(select(func.max(key))).scalar_one() or 0
+    high = high if below is None else min(high, below - 1)
     while low < high:
         middle = (low + high + 1) // 2
         row = connection.execute(

@@ -67,7 +67,7 @@ def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans
 def _withdraw(tx: Transaction, wish: LoadPlans) -> list[str]:
     return withdraw_missing(
         tx,
-        kept_files=[file for file, _plan in wish.plans] + list(wish.refused_files),
+        kept_files=wish.refused_files,
         kept_plans=[plan.id for _file, plan in wish.plans] + list(wish.refused_plans),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -36,6 +37,9 @@ MAX_COMMANDS = 256
 """How many commands one transaction takes at most: beyond, a larger batch is no cheaper per command."""
 MAX_QUEUED_COMMANDS = 10_000
 """How many may wait for the disk before new ones are refused with 503: at that depth they would wait for seconds."""
+LINGER_STEPS = 6
+LINGER_STEP_SEC = 0.0002
+"""Under load a transaction waits for more commands while they arrive: a fifth of a millisecond at a time."""
 SEEN_EVERY_MS = 10_000
 """How often at most a worker's poll is noted: an idle poll must not cost a write."""
 MAX_SEEN = 100_000
@@ -142,16 +146,30 @@ class Writer:
 
     def _work(self) -> None:
         with self._store.connect_writer() as connection:
+            commands: list[Command] = []
             ends = False
             while not ends:
-                commands, ends = self._collect()
+                commands, ends = self._collect(busy=len(commands) > 1)
                 if commands:
                     self._tell(*self._run(connection, commands))
 
-    def _collect(self) -> tuple[list[Command], bool]:
-        """Wait for a command, and take with it all that have come by now; True when the end has come."""
+    def _linger(self) -> None:
+        """Let the loop's thread read the requests that are there: a larger transaction costs less for each."""
+        arrived = -1
+        for _ in range(LINGER_STEPS):
+            if arrived == (arrived := self._queue.qsize()):
+                return
+            time.sleep(LINGER_STEP_SEC)
+
+    def _collect(self, *, busy: bool) -> tuple[list[Command], bool]:
+        """Wait for a command, and take with it all that have come by now; True when the end has come.
+
+        ``busy``: others shared the last transaction, so that more are on their way: linger while they arrive.
+        """
         commands: list[Command] = []
         command = self._queue.get()
+        if busy:
+            self._linger()
         while command is not None and len(commands) < MAX_COMMANDS - 1:
             commands.append(command)
             try:

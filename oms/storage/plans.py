@@ -123,7 +123,7 @@ def withdraw_missing(tx: Transaction, *, kept_files: Iterable[str], kept_plans: 
 
     Args:
         tx: the open transaction.
-        kept_files: the files that are there, also the faulty ones: their last good version stays in force.
+        kept_files: the faulty files: what they last held stays in force.
         kept_plans: ids that are declared by some file, under whatever name it has now.
     """
     files, names = set(kept_files), set(kept_plans)

@@ -253,6 +253,23 @@ def test_a_rollback_that_fails_too_does_not_stop_what_comes_later(url: str, monk
     run(scenario())
 
 
+def test_after_a_fault_the_next_batch_gets_a_new_connection(url: str) -> None:
+    """After a failed sync nobody knows what the old one still believes to be on disk."""
+
+    async def scenario() -> None:
+        async with running(url) as act:
+            opened: list[object] = []
+            hook.listen(act.store.writer, "connect", lambda connection, _: opened.append(connection))
+            await act.append(*FIRST)
+            assert not opened
+            with failing_commit(act.store.writer, persisted=False):
+                assert (await act.post(*SECOND)).status_code == 503
+            await act.append(*SECOND)
+            assert len(opened) == 1
+
+    run(scenario())
+
+
 def test_a_full_database_refuses_and_goes_on_when_there_is_room(url: str) -> None:
     """SQLite's own limit stands for the disk's: the same error, at the same places."""
     limit_pages: list[int] = []

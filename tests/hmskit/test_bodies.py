@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from hmskit.bodies import read_body, read_json
+from hmskit.bodies import MAX_DEPTH, read_body, read_json
 from hmskit.problems import Problem
 from tests.act.support import run
 
@@ -53,8 +53,9 @@ def test_a_body_over_the_limit_is_refused_where_it_passes_it(declared: str | Non
     assert asked == [b"abc", b"def"]
 
 
-def test_a_body_that_says_it_is_too_large_is_not_read_at_all() -> None:
-    request, asked = request_of([b"abc"], declared="6")
+@pytest.mark.parametrize("declared", ["6", "9" * 5000])
+def test_a_body_that_says_it_is_too_large_is_not_read_at_all(declared: str) -> None:
+    request, asked = request_of([b"abc"], declared=declared)
     with pytest.raises(Problem, match="5 bytes"):
         run(read_body(request, limit_bytes=5))
     assert asked == []
@@ -95,6 +96,13 @@ def test_what_is_no_strict_json_is_refused(body: bytes) -> None:
         read_json(body)
     assert refused.value.status == 422
     assert len(refused.value.detail) > 10
+
+
+def test_a_value_nests_only_so_deep() -> None:
+    assert read_json(b"[" * MAX_DEPTH + b"1" + b"]" * MAX_DEPTH)
+    assert read_json(b'["' + b"[" * 500 + b'"]') == ["[" * 500], "brackets in a text are no depth"
+    with pytest.raises(Problem, match="100 levels"):
+        read_json(b"[" * (MAX_DEPTH + 1) + b"1" + b"]" * (MAX_DEPTH + 1))
 
 
 @pytest.mark.parametrize("value", [10**400, {"a": 1e300}, "1e999", ["x" * 400, "9" * 400]])

@@ -60,9 +60,13 @@ async def lifespan(app):
 routes = [Route(f"/{handler.__name__}", handler) for handler in (quick, slow, parked, stuck)]
 app = Starlette(routes=routes, lifespan=lifespan)
 listener = bind("127.0.0.1", 0)
-listener.listen()
-print(listener.getsockname()[1], flush=True)
-serve(app, listener, on_stop=stop.set, on_hangup=lambda: print("hangup", flush=True))
+serve(
+    app,
+    listener,
+    on_ready=lambda: print(listener.getsockname()[1], flush=True),
+    on_stop=stop.set,
+    on_hangup=lambda: print("hangup", flush=True),
+)
 print("end", flush=True)
 """
 
@@ -163,6 +167,18 @@ def test_a_second_signal_means_now(server: Server) -> None:
     _, _, took_sec = server.stop(signal.SIGINT)
     thread.join()
     assert took_sec < 1.5
+
+
+def test_a_second_sigterm_does_not(server: Server) -> None:
+    """It comes from wrappers that pass the first one on: what runs still ends."""
+    thread, answers = server.get_soon("/slow")
+    wait_until(lambda: httpx.get(f"{server.url}/quick").text == "1")
+    server.process.send_signal(signal.SIGTERM)
+    code, printed, _ = server.stop()
+    thread.join()
+    (answer,) = answers
+    assert isinstance(answer, httpx.Response)
+    assert (answer.text, code, printed) == ("slow", 0, ["flushed", "end"])
 
 
 def test_a_hangup_is_no_end(server: Server) -> None:

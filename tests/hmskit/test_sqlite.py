@@ -64,6 +64,16 @@ def test_a_reading_transaction_sees_one_moment(tmp_path: Path) -> None:
     writer.dispose()
 
 
+def test_a_reader_makes_no_file(tmp_path: Path) -> None:
+    """One that was taken away must not come back as an empty database."""
+    odd = tmp_path / "100% odd?.db"
+    reader = reader_engine(make_url("sqlite://").set(database=str(odd)))
+    with pytest.raises(DBAPIError, match="unable to open"):
+        reader.connect()
+    assert not odd.exists()
+    reader.dispose()
+
+
 def test_the_writer_takes_the_lock_when_it_begins(tmp_path: Path) -> None:
     url = make_url(f"sqlite:///{tmp_path / 'x.db'}")
     writer = writer_engine(url)

@@ -16,12 +16,12 @@ from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
 from oms.sequencer.heartbeat import Heartbeat, heartbeat
 from oms.sequencer.pull import Pull, pull
-from oms.sequencer.views import job_view, lanes_view
 from oms.sequencer.release import Release, release
 from oms.sequencer.reroute import Reroute, reroute
 from oms.sequencer.retry import Retry, retry
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
+from oms.sequencer.views import job_view, lanes_view
 from oms.storage.store import Store, open_store
 from tests.oms.model import PLANS, Refused
 from tests.oms.support import LIMIT_SEC, Clock, ScriptedLedger, Tower, event_rows, make_settings

@@ -29,13 +29,13 @@ from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
 from oms.sequencer.load_plans import LoadedVersion, PutPlan, put_plans
 from oms.sequencer.pull import LeasedTask, Pull, pull
-from oms.sequencer.views import job_view, lanes_view, task_view
 from oms.sequencer.release import Release, release
 from oms.sequencer.reroute import Reroute, Rerouted, reroute
 from oms.sequencer.retry import Retry, retry
 from oms.sequencer.service import Service
 from oms.sequencer.start import Start, Started, start
 from oms.sequencer.sweep import Sweep, Swept, sweep
+from oms.sequencer.views import job_view, lanes_view, task_view
 from oms.sequencer.wishes import TaskAnswer
 from oms.sequencer.writer import Verb, Writer
 from oms.storage.store import Store, open_store

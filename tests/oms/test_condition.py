@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -180,13 +181,13 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: ascii(value)[:30])
+@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:30])
 def test_a_value_that_is_no_plain_json_cannot_be_decided_on(value: object) -> None:
     assert undecided("input.a == 1", input={"a": value}).code == "type_mismatch"
     assert undecided("outputs.scan.a == 1", outputs={"scan": {"a": value}}).code == "type_mismatch"
 
 
-@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: ascii(value)[:30])
+@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:30])
 def test_what_the_expression_does_not_read_does_not_matter(value: object) -> None:
     facts = {"a": 1, "other": value}
     assert decide("input.a == 1 && outputs.scan.a == 1", input=facts, outputs={"scan": facts, "clerk": value})

@@ -29,7 +29,7 @@ ONLY = Pull(lane="only", limit=1)
 
 def wait_for(writer: Writer, wish: Pull = ONLY, *, sec: float = 60) -> asyncio.Task[list[LeasedTask]]:
     """Begin a long poll."""
-    return asyncio.ensure_future(writer.pull(wish, wait_sec=sec))  # type: ignore[return-value]
+    return asyncio.ensure_future(writer.pull(wish, wait_sec=sec))
 
 
 async def waiting(writer: Writer, *wishes: Pull) -> list[asyncio.Task[list[LeasedTask]]]:
@@ -270,7 +270,12 @@ async def test_a_wait_whose_time_is_up_while_the_writer_is_busy_does_not_begin(
         async with Hold(writer):
             end_wait = writer._end_wait
             over: list[Any] = []
-            monkeypatch.setattr(writer, "_end_wait", lambda command: (end_wait(command), over.append(command)))
+
+            def end_and_tell(command: Any) -> None:
+                end_wait(command)
+                over.append(command)
+
+            monkeypatch.setattr(writer, "_end_wait", end_and_tell)
             poll = wait_for(writer, sec=0.001)
             await until(lambda: over, what="its time is up")
         assert await poll == []
