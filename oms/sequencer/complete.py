@@ -63,9 +63,7 @@ def _complete_one(tx: Transaction, wish: Complete) -> TaskAnswer:
     give_output(tx, task, text)
     move_task(tx, task, TaskStatus.DONE)
     tx.trace = wish.trace
-    record_task(
-        tx, job, task, "done", worker=task.worker, actor=task.worker, detail={"output_hmac": digest, "final": True}
-    )
+    record_task(tx, job, task, "done", worker=task.worker, actor=task.worker, detail={"output_hmac": digest})
     go_on(tx, job)
     return answer(task, job)
 

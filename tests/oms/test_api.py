@@ -538,8 +538,10 @@ def test_a_body_is_read_as_json_whatever_type_it_names(oms: Client, content_type
     "body",
     [
         b'\xef\xbb\xbf{"plan":"single","reference":"T-1"}',
-        b' \n{"plan" : "single", "reference": "T-1", '
-        b'"input": {"a": [1e3, -0.0, 12345678901234567890, "\\ud83d\\ude00"]}}',
+        (
+            b' {"plan" :"single", "reference": "T-1", '
+            b'"input": {"a": [1e3, -0.0, 12345678901234567890, "\\ud83d\\ude00"]}}'
+        ),
         '{"plan":"single","reference":"Müller/東京 🙂","input":{"ключ":"значение"}}'.encode(),
     ],
 )
