@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import bindparam, insert, select
 
-from oms.storage.prepared import Prepared
+from hmskit.prepared import Prepared
 from oms.storage.store import open_store
 from oms.storage.tables import outbox, sequences
 

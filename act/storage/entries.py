@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from act.contract import event_bytes
 from act.domain.order import Kept, Place
 from act.storage.tables import BLOCK_EVENTS, blocks, events, heads
+from hmskit.prepared import Prepared
 
 _CHUNK = 500
 """How many values one ``IN`` lists."""
@@ -21,9 +23,14 @@ _HEADS = select(heads.c.stream, heads.c.seq).where(heads.c.stream.in_(bindparam(
 _KEPT = select(events.c.seq, events.c.idx, events.c.entry, events.c.leaf_hash).where(
     events.c.stream == bindparam("of_stream"), events.c.seq.between(bindparam("first"), bindparam("last"))
 )
-_ADD_EVENTS = insert(events)
-_ADD_HEADS = insert(heads)
-_MOVE_HEADS = update(heads).where(heads.c.stream == bindparam("of_stream")).values(seq=bindparam("to_seq"))
+_EVENT_COLUMNS = tuple(column.name for column in events.c)
+_event_row = itemgetter(*_EVENT_COLUMNS)
+_ADD_EVENTS = Prepared(insert(events).values({name: bindparam(name) for name in _EVENT_COLUMNS}), _EVENT_COLUMNS)
+_ADD_HEADS = Prepared(insert(heads).values({name: bindparam(name) for name in ("stream", "seq")}), ["stream", "seq"])
+_MOVE_HEADS = Prepared(
+    update(heads).where(heads.c.stream == bindparam("of_stream")).values(seq=bindparam("to_seq")),
+    ["of_stream", "to_seq"],
+)
 _ADD_BLOCK = insert(blocks).from_select(
     ["block", "min_ts_ms", "max_ts_ms"],
     select(bindparam("number", type_=blocks.c.block.type), func.min(events.c.ts_ms), func.max(events.c.ts_ms)).where(
@@ -57,17 +64,13 @@ def kept_in(tx: Connection, places: Iterable[Place]) -> dict[Place, Kept]:
 
 def add_events(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append rows, one mapping by column name each; their indexes go on where the ledger ends."""
-    tx.execute(_ADD_EVENTS, rows)
+    _ADD_EVENTS.many(tx, [_event_row(row) for row in rows])
 
 
 def move_heads(tx: Connection, grown: Mapping[str, int], *, known: Collection[str]) -> None:
     """Record the last ``seq`` of the streams that have ``grown``; those in ``known`` had a head before."""
-    new = [{"stream": stream, "seq": seq} for stream, seq in grown.items() if stream not in known]
-    moved = [{"of_stream": stream, "to_seq": seq} for stream, seq in grown.items() if stream in known]
-    if new:
-        tx.execute(_ADD_HEADS, new)
-    if moved:
-        tx.execute(_MOVE_HEADS, moved)
+    _ADD_HEADS.many(tx, [(stream, seq) for stream, seq in grown.items() if stream not in known])
+    _MOVE_HEADS.many(tx, [(stream, seq) for stream, seq in grown.items() if stream in known])
 
 
 def close_blocks(tx: Connection, *, size_before: int, size: int) -> None:

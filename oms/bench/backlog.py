@@ -37,7 +37,7 @@ def measure_backlog(bench: Bench) -> dict[str, Any]:
             "levels": by_level,
             "most": queued,
             "with_most": many.usage(bench.size.idle_sec),
-            "start_up_sec_with_most": _restart(many),
+            "start_up_sec_with_most": _restart(many) if bench.size.has_restart else None,
         }
 
 
@@ -86,7 +86,6 @@ def compare_pages(
         path: of the page; ``{n}`` in it is a number from 1 to ``among`` of the service.
         among: of either.
     """
-
     run = bench.load(
         "pages",
         least_url,

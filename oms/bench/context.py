@@ -6,7 +6,8 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from oms.bench.driver import LIMIT_SEC, Driver, LoadError
 from oms.bench.progress import Progress
@@ -20,7 +21,7 @@ KEPT_UP_SHARE = 0.05
 
 
 class Bench:
-    """A run of the benchmark.
+    """A run of the benchmark; a context that ends its load processes.
 
     Args:
         size: how much is measured.
@@ -37,11 +38,20 @@ class Bench:
         self.progress = progress
         self.noop_url = noop.url
         self.results: dict[str, Any] = {}
+        self.sections_sec: dict[str, float] = {}
         self.notes: list[str] = []
         self.start_ups: list[dict[str, float]] = []
         self._processes: dict[str, ServiceProcess] = {"noop": noop}
         self._watch(main, "")
         self.driver = Driver(self._pids)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.driver.__exit__(kind, error, trace)
 
     @property
     def owns_services(self) -> bool:
@@ -87,7 +97,7 @@ class Bench:
         self.settle(self.main)
         return with_rates(self.load("noop", self.noop_url, connections=connections, seconds=self.size.seconds))
 
-    def run(self, target: Target, scenario: str, *, connections: int, seconds: float | None = None) -> dict[str, Any]:
+    def run(self, target: Target, scenario: str, *, connections: int, seconds: float) -> dict[str, Any]:
         """Measure a throughput of a target; also how far the ledger fell behind, and the CPU time per activity.
 
         The CPU time is counted until ACT has everything: the work that a load makes is part of its cost, also where
@@ -95,7 +105,7 @@ class Bench:
         """
         self.settle(target)
         before = target.cpu_sec()
-        run = self.load(scenario, target.oms_url, connections=connections, seconds=seconds or self.size.seconds)
+        run = self.load(scenario, target.oms_url, connections=connections, seconds=seconds)
         run["settle_sec"] = self.settle(target)
         run["caught_up_share"] = caught_up_share(run["ran_sec"], run["settle_sec"])
         done = run["totals"]["activities"]

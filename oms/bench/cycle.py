@@ -17,6 +17,7 @@ from oms.bench.processes import Meter
 from oms.bench.scenarios import PULLS, Tally, completion_of, start_list
 
 SLICE = 500
+WARM_UP = 100
 
 
 async def run_cycles(
@@ -33,7 +34,7 @@ async def run_cycles(
     """
     opened = [await Connection.open(url) for _ in range(connections)]
     tally = Tally()
-    await _slice(tally, opened)  # warms caches and connections up
+    await _slice(tally, opened, WARM_UP, ends_at=float("inf"))
     if not tally.totals["activities"]:
         raise AnswerError("nothing waits in the lane")
     await start_list(tally, opened[0], f"{prefix}-0", tally.totals["activities"])
@@ -45,7 +46,7 @@ async def run_cycles(
         slices += 1
         done_before = tally.totals["activities"]
         began = time.perf_counter()
-        await _slice(tally, opened)
+        await _slice(tally, opened, SLICE, ends_at=ends_at)
         active_sec += time.perf_counter() - began
         await start_list(tally, opened[0], f"{prefix}-{slices}", tally.totals["activities"] - done_before)
     usage = meter.read()
@@ -61,17 +62,18 @@ async def run_cycles(
     }
 
 
-async def _slice(tally: Tally, connections: list[Connection]) -> None:
-    left = [SLICE]
-    await asyncio.gather(*(_work(tally, connection, left) for connection in connections))
+async def _slice(tally: Tally, connections: list[Connection], count: int, *, ends_at: float) -> None:
+    """Take so many tasks, fewer where the time is over, and complete them."""
+    left = [count]
 
+    async def work(connection: Connection) -> None:
+        while left[0] > 0 and time.perf_counter() < ends_at:
+            left[0] -= 1
+            body = await tally.timed(connection, "pull", PULLS[0])
+            if body in (b"null", b""):
+                tally.add("empty")
+                return
+            if await tally.timed(connection, "complete", post("/complete", completion_of(from_json(body)))):
+                tally.add("activities")
 
-async def _work(tally: Tally, connection: Connection, left: list[int]) -> None:
-    while left[0] > 0:
-        left[0] -= 1
-        body = await tally.timed(connection, "pull", PULLS[0])
-        if body in (b"null", b""):
-            tally.add("empty")
-            return
-        if await tally.timed(connection, "complete", post("/complete", completion_of(from_json(body)))):
-            tally.add("activities")
+    await asyncio.gather(*(work(connection) for connection in connections))

@@ -32,8 +32,8 @@ def measure_relay(bench: Bench) -> dict[str, Any]:
         with bench.open_target("alone", act_url=act_url) as alone:
             off, on = in_turns(
                 bench.size.rounds,
-                lambda: bench.run(alone, "mixed", connections=CONNECTIONS),
-                lambda: bench.run(bench.main, "mixed", connections=CONNECTIONS),
+                lambda: bench.run(alone, "mixed", connections=CONNECTIONS, seconds=bench.size.seconds),
+                lambda: bench.run(bench.main, "mixed", connections=CONNECTIONS, seconds=bench.size.seconds),
             )
     with_act = [run["per_sec"]["requests"] for run in on]
     without = [run["per_sec"]["requests"] for run in off]
@@ -92,6 +92,7 @@ def measure_catch_up(bench: Bench) -> dict[str, Any]:
         bench.main.oms_url,
         connections=_NORMAL_CONNECTIONS,
         seconds=bench.size.settle_limit_sec * 2,
+        warm_up_share=0.0,
         rate=normal,
     ) as load:
         drained = _drain(bench, backlog)

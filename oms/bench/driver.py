@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -11,17 +12,22 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
+from oms.bench.load import SERVE
+
 LIMIT_SEC = 900.0
 """When a load counts as stuck; no measurement lasts so long."""
 FILL_LIMIT_SEC = 3_600.0
 
 
 class LoadError(Exception):
-    """A load process failed; the message ends with what it said."""
+    """A load failed; the message ends with what it said."""
 
 
 class Driver:
-    """Runs loads, each in a process of its own, so that no load shares a core with the parent's work.
+    """Runs loads in a process of their own, apart from the services and from this one; a context.
+
+    Loads that run one after the other share a process, which saves its start; one that runs beside other work has
+    its own.
 
     Args:
         watched: gives the processes whose use the loads note, by name, as they are now.
@@ -31,6 +37,17 @@ class Driver:
         self._watched = watched
         self._run_id = secrets.token_hex(4)
         self._numbers = count(1)
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
     def load(self, scenario: str, url: str, *, limit_sec: float = LIMIT_SEC, **options: object) -> dict[str, Any]:
         """Run a load to its end; return its figures.
@@ -44,29 +61,40 @@ class Driver:
         Raises:
             LoadError: it failed, or is stuck.
         """
-        with self.start(scenario, url, **options) as load:
-            return load.result(limit_sec)
+        if self._process is None:
+            self._process = _process([SERVE])
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(self._arguments(scenario, url, options)) + "\n")
+            process.stdin.flush()
+        except OSError:
+            raise LoadError(f"the load process ended before the load {scenario!r}") from None
+        if not select.select([process.stdout], [], [], limit_sec)[0]:
+            raise LoadError(f"the load {scenario!r} did not end within {limit_sec:.0f} s")
+        return _figures(scenario, process.stdout.readline())
 
     def start(self, scenario: str, url: str, **options: object) -> Load:
         """Start a load that runs meanwhile."""
-        command = [sys.executable, "-m", "oms.bench.load", scenario, url]
-        command += ["--prefix", f"{self._run_id}-{next(self._numbers)}"]
+        return Load(scenario, self._arguments(scenario, url, options))
+
+    def _arguments(self, scenario: str, url: str, options: Mapping[str, object]) -> list[str]:
+        arguments = [scenario, url, "--prefix", f"{self._run_id}-{next(self._numbers)}"]
         for name, value in options.items():
             if value is not None:
-                command += [f"--{name.replace('_', '-')}", str(value)]
+                arguments += [f"--{name.replace('_', '-')}", str(value)]
         for name, pid in self._watched().items():
-            command += ["--watch", f"{name}={pid}"]
-        return Load(scenario, command)
+            arguments += ["--watch", f"{name}={pid}"]
+        return arguments
 
 
 class Load:
-    """A running load process; a context that leaves none behind."""
+    """A running load; a context that leaves no process behind."""
 
-    def __init__(self, scenario: str, command: list[str]) -> None:
+    def __init__(self, scenario: str, arguments: list[str]) -> None:
         self._scenario = scenario
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self._process = _process(arguments)
 
     def __enter__(self) -> Self:
         return self
@@ -82,13 +110,13 @@ class Load:
         """Return once it has printed the line.
 
         Raises:
-            LoadError: it ended, or printed something else.
+            LoadError: it printed something else.
         """
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         if said.rstrip("\n") != line:
-            self._process.kill()
-            raise self._error("failed. ", said + self._process.communicate()[1])
+            _figures(self._scenario, said)
+            raise LoadError(f"the load {self._scenario!r} said {said!r}, not {line!r}")
 
     def end(self) -> None:
         """Ask it to end early; `result` then gives what it has."""
@@ -101,18 +129,32 @@ class Load:
             LoadError: it failed, or did not end within ``limit_sec``.
         """
         try:
-            said, complaint = self._process.communicate(timeout=limit_sec)
+            said, _ = self._process.communicate(timeout=limit_sec)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            said, complaint = self._process.communicate()
-            raise self._error(f"did not end within {limit_sec:.0f} s. ", said + complaint) from None
-        if self._process.returncode != 0:
-            raise self._error("failed. ", complaint or said)
-        try:
-            figures: dict[str, Any] = json.loads(said.splitlines()[-1])
-        except (ValueError, IndexError):
-            raise self._error("printed no figures. ", said) from None
-        return figures
+            raise LoadError(f"the load {self._scenario!r} did not end within {limit_sec:.0f} s") from None
+        return _figures(self._scenario, said.rstrip("\n").rpartition("\n")[2])
 
-    def _error(self, what: str, said: str) -> LoadError:
-        return LoadError(f"the load {self._scenario!r} {what}It said: {said.strip()[-2_000:] or 'nothing'}")
+
+def _process(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", "oms.bench.load", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+
+
+def _figures(scenario: str, line: str) -> dict[str, Any]:
+    """Return what a load's last line says.
+
+    Raises:
+        LoadError: that it failed, or nothing.
+    """
+    try:
+        figures: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise LoadError(f"the load {scenario!r} ended without figures: {line.strip() or 'it said nothing'}") from None
+    if "error" in figures:
+        raise LoadError(f"the load {scenario!r} failed: {figures['error']}")
+    return figures

@@ -54,7 +54,7 @@ class Handoffs:
             lane = HANDOFF_LANES[number % len(HANDOFF_LANES)]
             self._parked.append(asyncio.create_task(self._keep_parked(await self.connect(), lane)))
         async with asyncio.timeout(PARKING_LIMIT_SEC):
-            while from_json(await _ask(connection, get("/readyz")))["waiting_pulls"] < count:
+            while await self._waiting_pulls(connection) < count:  # noqa: ASYNC110 - it is OMS that is waited for
                 await asyncio.sleep(PARKING_POLL_SEC)
 
     async def run_job(self, connection: Connection, reference: str) -> None:
@@ -94,6 +94,10 @@ class Handoffs:
         for parked in self._parked:
             if parked.done():
                 raise AnswerError(f"a parked pull has ended: {parked.exception()}")
+
+    async def _waiting_pulls(self, connection: Connection) -> int:
+        waiting: int = from_json(await _ask(connection, get("/readyz")))["waiting_pulls"]
+        return waiting
 
     def _expect(self, reference: str, lane: str) -> asyncio.Future[Arrival]:
         future: asyncio.Future[Arrival] = asyncio.get_running_loop().create_future()

@@ -14,13 +14,14 @@ import secrets
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from oms.bench.connection import AnswerError, Connection
 from oms.bench.cycle import run_cycles
 from oms.bench.figures import quantiles
-from oms.bench.fill import queue_jobs, write_ledger
 from oms.bench.handoff import run_handoffs
 from oms.bench.pages import run_pages
 from oms.bench.processes import Meter
@@ -28,7 +29,12 @@ from oms.bench.scenarios import SCENARIOS, Scenario, Tally
 from oms.bench.throttle import Throttle
 
 WARM_UP_SHARE = 0.2
-"""What happens in the first part, while caches and connections warm up, is not counted."""
+"""What happens in the first part, while caches and connections warm up, is not counted, unless it is asked for."""
+SERVE = "--serve"
+FILLS = ("queue_jobs", "write_ledger")
+LEAST_ANSWERS = 4
+"""Where an answer takes long, the counted part lasts until there are so many."""
+POLL_SEC = 0.02
 END_LIMIT_SEC = 10.0
 
 
@@ -48,11 +54,14 @@ async def run_timed(options: argparse.Namespace) -> dict[str, Any]:
         asyncio.create_task(_until_over(SCENARIOS[options.scenario], tally, connection, f"{options.prefix}-{place}"))
         for place, connection in enumerate(opened)
     ]
-    await _pause(options.seconds * WARM_UP_SHARE, stop)
+    await _pause(options.seconds * options.warm_up_share, stop)
     tally.counting = True
     meter = Meter(watch)
     began, cpu_began, wall_began = tally.last_at, time.process_time(), time.time()
-    await _pause(options.seconds * (1 - WARM_UP_SHARE), stop)
+    await _pause(options.seconds * (1 - options.warm_up_share), stop)
+    give_up_at = time.perf_counter() + END_LIMIT_SEC
+    while tally.counts["requests"] < LEAST_ANSWERS and time.perf_counter() < give_up_at and not stop.is_set():
+        await _pause(POLL_SEC, stop)
     tally.counting = False
     took = tally.last_at - began
     cpu, wall_ended = time.process_time() - cpu_began, time.time()
@@ -100,10 +109,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     url, prefix, seconds, watch = options.url, options.prefix, options.seconds, dict(options.watch)
     if options.scenario == "cycle":
         return await run_cycles(url, connections=options.connections, seconds=seconds, prefix=prefix, watch=watch)
-    if options.scenario == "queue_jobs":
-        return await queue_jobs(url, count=options.count, prefix=prefix)
-    if options.scenario == "write_ledger":
-        return await write_ledger(url, count=options.count)
+    if options.scenario in FILLS:
+        return await _fill(options)
     if options.scenario == "pages":
         return await run_pages(
             (url, options.other_url),
@@ -120,6 +127,14 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     return await run_timed(options)
 
 
+async def _fill(options: argparse.Namespace) -> dict[str, Any]:
+    from oms.bench.fill import queue_jobs, write_ledger  # noqa: PLC0415 - the event contract takes long to import
+
+    if options.scenario == "queue_jobs":
+        return await queue_jobs(options.url, count=options.count, prefix=options.prefix)
+    return await write_ledger(options.url, count=options.count)
+
+
 def _watched(text: str) -> tuple[str, int]:
     name, _, pid = text.partition("=")
     return name, int(pid)
@@ -128,10 +143,11 @@ def _watched(text: str) -> tuple[str, int]:
 def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m oms.bench.load", description="One load on one service.")
-    parser.add_argument("scenario", choices=[*SCENARIOS, "cycle", "handoff", "pages", "queue_jobs", "write_ledger"])
+    parser.add_argument("scenario", choices=[*SCENARIOS, *FILLS, "cycle", "handoff", "pages"])
     parser.add_argument("url", help="of OMS, ACT or the no-op: http://127.0.0.1:8001")
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--warm-up-share", type=float, default=WARM_UP_SHARE, help="the part that is not counted")
     parser.add_argument("--prefix", default=secrets.token_hex(4), help="for the jobs' references; new in every run")
     parser.add_argument("--rate", type=float, help="mixed: jobs a second on all connections together")
     parser.add_argument("--path", default="/", help="pages: what to read; {n} is a number from 1 to --among")
@@ -155,10 +171,30 @@ def allow_connections() -> int:
 
 
 def main() -> None:
-    """Run as a process."""
-    options = read_options()
+    """Run as a process: one load, or with `SERVE` one after the other, a JSON list of arguments a line."""
     allow_connections()
-    sys.stdout.write(json.dumps(_runner()(run(options))) + "\n")
+    if sys.argv[1:] == [SERVE]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+        for line in sys.stdin:
+            _say(_run(read_options(json.loads(line))))
+        return
+    figures = _run(read_options())
+    _say(figures)
+    if "error" in figures:
+        sys.exit(1)
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    try:
+        return _runner()(run(options))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to who reads the figures
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return {"error": f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"}
+
+
+def _say(figures: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(figures) + "\n")
+    sys.stdout.flush()
 
 
 def _runner() -> Callable[[Coroutine[Any, Any, dict[str, Any]]], dict[str, Any]]:

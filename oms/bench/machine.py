@@ -28,7 +28,6 @@ PACKAGES = (
     "jsonschema-rs",
 )
 _APPEND = b"\0" * 4096
-_SYNC_SEC = 0.5
 _IN_MEMORY = ("tmpfs", "ramfs")
 _SYNCHRONOUS = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}
 
@@ -59,14 +58,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def disk(folder: Path) -> dict[str, Any]:
-    """Append 4 KiB and sync, again and again for half a second; return how often a second, and the file system."""
+def disk(folder: Path, *, seconds: float) -> dict[str, Any]:
+    """Append 4 KiB and sync, again and again; return how often a second, and the file system."""
     sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
     file = folder / "sync.probe"
     count = 0
     with file.open("ab", buffering=0) as out:
         began = time.perf_counter()
-        while (took := time.perf_counter() - began) < _SYNC_SEC:
+        while (took := time.perf_counter() - began) < seconds:
             out.write(_APPEND)
             sync(out.fileno())
             count += 1

@@ -214,7 +214,7 @@ def _processes(results: dict[str, Any]) -> Table:
             table.add_row(when, *cells)
     for when, start_up in (
         ("start-up to ready, new", results.get("start_up", {})),
-        ("start-up to ready, as full", backlog.get("start_up_sec_with_most", {})),
+        ("start-up to ready, as full", backlog.get("start_up_sec_with_most")),
     ):
         if start_up:
             oms, act = (f"{_number(start_up.get(service), 2)} s" for service in SERVICES)

@@ -13,8 +13,6 @@ from oms.bench.figures import SHARES, in_turns, median_of, noise_of, ratio_of
 NOOP_CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
 BULK_CONNECTIONS = 2
-BULK_LEAST_SEC = 0.8
-"""A list of a thousand takes a tenth of a second or two: a shorter time would see only a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,6 @@ class Contestant:
         connections: how many work at once.
         counted: what is set against the no-op's requests: requests, activities or jobs.
         base: the no-op's connections.
-        least_sec: how long it must be measured at least.
     """
 
     name: str
@@ -35,12 +32,11 @@ class Contestant:
     connections: int
     counted: str
     base: int = NOOP_CONNECTIONS
-    least_sec: float = 0.0
 
 
 LISTS = (
     Contestant("batches", "batches", BATCH_CONNECTIONS, "activities"),
-    Contestant("bulk_start", "bulk_start", BULK_CONNECTIONS, "jobs", least_sec=BULK_LEAST_SEC),
+    Contestant("bulk_start", "bulk_start", BULK_CONNECTIONS, "jobs"),
 )
 STARTS = Contestant("starts", "starts", 32, "jobs")
 
@@ -77,7 +73,7 @@ def compare(bench: Bench, contestants: Sequence[Contestant]) -> dict[str, dict[s
         return bench.run_noop(base)
 
     def run_one(one: Contestant) -> dict[str, Any]:
-        seconds = max(bench.size.seconds, one.least_sec)
+        seconds = bench.size.bulk_sec if one.scenario == "bulk_start" else bench.size.seconds
         return bench.run(bench.main, one.scenario, connections=one.connections, seconds=seconds)
 
     noops, *runs = in_turns(bench.size.rounds, run_noop, *(partial(run_one, one) for one in contestants))

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from hmskit.prepared import Prepared
 from oms.domain.task import Job, JobState, Task
-from oms.storage.prepared import Prepared
 from oms.storage.tables import jobs, sequences, tasks
 from oms.storage.transaction import Transaction, in_list
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, true, update
 
 from act.contract import Receipt
+from hmskit.prepared import Prepared
 from oms.domain.task import Job
-from oms.storage.prepared import Prepared
 from oms.storage.tables import UNDELIVERED, outbox, stopped_streams
 from oms.storage.transaction import Transaction
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pydantic_core import from_json
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from hmskit.prepared import Prepared
 from oms.domain.digest import canonical_json
 from oms.domain.plan import Plan, parse_plan, plan_digest
-from oms.storage.prepared import Prepared
 from oms.storage.tables import plans
 from oms.storage.transaction import Transaction, in_list
 

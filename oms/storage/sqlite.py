@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from oms.storage.prepared import Prepared
+from hmskit.prepared import Prepared
 from oms.storage.tables import READY, lane_counts, tasks, workers
 from oms.storage.transaction import Dialect, in_list
 

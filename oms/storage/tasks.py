@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select, true, update
 
+from hmskit.prepared import Prepared
 from oms.domain.task import Act, Task, TaskStatus
 from oms.storage.jobs import lock_jobs_of_tasks
-from oms.storage.prepared import Prepared
 from oms.storage.tables import RUNNING, WAITING, tasks, workers
 from oms.storage.transaction import Change, Transaction, in_list
 

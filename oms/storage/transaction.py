@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, FunctionElement, bindparam, insert, update
 from sqlalchemy.types import NullType
 
+from hmskit.prepared import Prepared
 from oms.domain.task import Job, Task, TaskStatus
-from oms.storage.prepared import Prepared
 from oms.storage.tables import jobs, outbox, sequences, tasks
 
 if TYPE_CHECKING:

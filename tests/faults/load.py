@@ -78,6 +78,7 @@ class Campaign:
         oms = Served("oms", self.folder, act_url=act.url, sweep_interval_sec=0.05)
         self._promises = Promises()
         self._starting, self._working = asyncio.Event(), asyncio.Event()
+        self._asked = asyncio.Event()
         try:
             await asyncio.gather(*(asyncio.to_thread(served.begin) for served in (act, oms)))
             async with httpx.AsyncClient(base_url=oms.url, timeout=15, trust_env=False) as http:
@@ -126,6 +127,7 @@ class Campaign:
             number += 1
             references = [f"T-{client}-{number}-{place}" for place in range(1 + number % 3)]
             wishes = [{"plan": "renewal", "reference": reference, "input": {"n": number}} for reference in references]
+            self._asked.set()
             answer = await self._ask(lambda wishes=wishes: self._http.post("/start", json=wishes))  # type: ignore[misc]
             for reference, started in zip(references, answer.json(), strict=True):
                 self._promises.jobs[reference] = started["job_id"]
@@ -154,6 +156,7 @@ class Campaign:
             self._promises.counts[path] += 1
             return
         output = {"score": chance.randint(0, 9), "attempt": task["attempt"]}
+        self._asked.set()
         answer = await self._ask(lambda: self._http.post("/complete", json={**about, "output": output}))
         if answer.status_code == 200:
             known = self._promises.done.setdefault(task["task_id"], (task["attempt"], output))
@@ -169,6 +172,11 @@ class Campaign:
         for number in range(1, self.kills + 1):
             await asyncio.sleep(chance.uniform(0.05, 0.6))
             victim = oms if chance.random() < 0.7 else act
+            if chance.random() < 0.7:
+                # In the moments after a request has gone out: between the disk and the answer.
+                self._asked.clear()
+                await self._asked.wait()
+                await asyncio.sleep(chance.uniform(0, 0.006))
             victim.kill()
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.uniform(0, 0.3))

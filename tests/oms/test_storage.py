@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.schema import CreateIndex
 
 from act.contract import Receipt
+from hmskit.prepared import Prepared
 from hmskit.sqlite import CannotOpenError
 from oms.domain.errors import UnavailableError
 from oms.domain.plan import parse_plan
@@ -44,7 +45,6 @@ from oms.storage import outbox as outbox_module
 from oms.storage import tasks as tasks_module
 from oms.storage.outbox import StoppedStream, backlog, pending_events, stopped
 from oms.storage.plans import PlanCache, PlanVersion
-from oms.storage.prepared import Prepared
 from oms.storage.sqlite import SQLITE
 from oms.storage.store import MIGRATIONS, Store, open_store
 from oms.storage.tables import SCHEMA_REVISION, jobs, lane_counts, metadata, outbox, plans, stopped_streams, tasks
