@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy import event as hook
 from structlog.testing import capture_logs
 
@@ -24,6 +24,7 @@ from act import writer as writer_module
 from act.ledger import append
 from act.storage.store import Store
 from act.storage.tables import BLOCK_EVENTS
+from hmskit import prepared
 from tests.act.support import (
     Act,
     check_ledger,
@@ -70,10 +71,25 @@ def failing_statement(
             came = True
             raise wrapped(error or passing_error())
 
+    run_prepared = prepared._run
+
+    def run_or_fail(connection: Connection, sql: str, parameters: Any, *, many: bool) -> Any:
+        if not persisted:
+            fail(connection, None, sql)
+        rows = run_prepared(connection, sql, parameters, many=many)
+        if persisted:
+            fail(connection, None, sql)
+        return rows
+
     name = "after_cursor_execute" if persisted else "before_cursor_execute"
     hook.listen(engine, name, fail)
-    yield
-    hook.remove(engine, name, fail)
+    # What runs on the driver's cursor passes by SQLAlchemy's events.
+    prepared._run = run_or_fail
+    try:
+        yield
+    finally:
+        prepared._run = run_prepared
+        hook.remove(engine, name, fail)
     assert came, "the fault never came"
 
 
