@@ -71,8 +71,8 @@ class FileGuard:
         except BlockingIOError:
             self._lock.close()
             raise CannotOpenError(
-                f"another process uses {path} ({_holder(lock_path)}): stop it, or name another database; several "
-                "processes on one database need PostgreSQL"
+                f"another process uses {path} ({_holder(lock_path)}): stop it, or name another database; a "
+                "SQLite file is one process's alone"
             ) from None
         except OSError as error:
             self._lock.close()

@@ -6,8 +6,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from oms.bench.driver import LIMIT_SEC, Driver, LoadError
 from oms.bench.progress import Progress
@@ -21,7 +20,7 @@ KEPT_UP_SHARE = 0.05
 
 
 class Bench:
-    """A run of the benchmark; a context that ends its load processes.
+    """A run of the benchmark.
 
     Args:
         size: how much is measured.
@@ -44,14 +43,6 @@ class Bench:
         self._processes: dict[str, ServiceProcess] = {"noop": noop}
         self._watch(main, "")
         self.driver = Driver(self._pids)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.driver.__exit__(kind, error, trace)
 
     @property
     def owns_services(self) -> bool:

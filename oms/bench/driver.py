@@ -142,6 +142,8 @@ def _process(arguments: list[str]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
+        # Ctrl-C is for this process, which ends them.
+        start_new_session=True,
     )
 
 

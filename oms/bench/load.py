@@ -1,7 +1,7 @@
 """A load process: ``python -m oms.bench.load SCENARIO URL``; its last line of output is one JSON object.
 
 It can be used by hand, beside a profiler: ``python -m oms.bench.load mixed http://127.0.0.1:8001 --connections 32``
-(put the plans in force first: ``oms bench --only mixed`` does, and so does `oms.bench.plans`).
+(put `oms.bench.plans.plan_files` in force first, with ``POST /plans``).
 """
 
 from __future__ import annotations
@@ -174,7 +174,6 @@ def main() -> None:
     """Run as a process: one load, or with `SERVE` one after the other, a JSON list of arguments a line."""
     allow_connections()
     if sys.argv[1:] == [SERVE]:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
         for line in sys.stdin:
             _say(_run(read_options(json.loads(line))))
         return

@@ -50,10 +50,11 @@ def versions() -> dict[str, str | None]:
 def machine() -> dict[str, Any]:
     """Return what the machine is; None for what it does not say."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = _line_of(Path("/proc/meminfo"), "MemTotal")
     return {
         "cpu": _line_of(Path("/proc/cpuinfo"), "model name") or platform.processor() or None,
         "cores": cores,
-        "memory": _line_of(Path("/proc/meminfo"), "MemTotal"),
+        "memory_mib": None if memory is None else int(memory.split()[0]) // 1024,
         "kernel": f"{platform.system()} {platform.release()}",
     }
 

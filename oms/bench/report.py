@@ -11,6 +11,8 @@ from rich.table import Table
 from oms.bench.targets import SERVICES, Verdict
 
 NAMES = {"batches": "batches of 100", "bulk_start": "bulk start, lists of 1,000", "starts": "starts, one by one"}
+WORDS = ("from", "more", "request", "set against it", "target", "what")
+"""Columns of words, which begin at the left."""
 NONE = "-"
 
 
@@ -37,15 +39,22 @@ def print_report(console: Console, report: dict[str, Any], verdicts: list[Verdic
 def _print_head(console: Console, report: dict[str, Any]) -> None:
     machine, disk, settings = report["machine"], report["disk"], report["settings"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items() if number)
+    memory = f"{_number(machine['memory_mib'])} MiB"
     sync = f"journal_mode {settings['journal_mode']}, synchronous {settings['synchronous']}"
     cache = f"cache {settings['cache_kib_per_connection']} KiB a connection"
     lines = [
         f"oms bench, {report['size']} run, {report['began_at']}, {report['took_sec']:.0f} s",
-        f"machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory']} memory, {machine['kernel']}",
+        f"machine: {machine['cpu']}, {machine['cores']} cores, {memory}, {machine['kernel']}",
         f"disk: {_number(disk['fdatasync_per_sec'])} fdatasync/s (4 KiB appends), {disk['file_system']}",
         f"versions: {versions}",
         f"settings: {sync}, {cache}; {settings['processes']}; {settings['server']}",
     ]
+    sizes = report["sizes"]
+    among = ", ".join(map(str, sizes["mixed_connections"]))
+    most = f"up to {max(sizes['backlogs']):,} queued and {max(sizes['ledgers']):,} events"
+    reduced = "" if report["size"] == "full" else " (reduced)"
+    rounds = f"{sizes['rounds']} rounds of {sizes['seconds']:g} s"
+    lines.append(f"sizes{reduced}: {rounds}, mixed load at {among} connections, {most}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -53,7 +62,7 @@ def _print_head(console: Console, report: dict[str, Any]) -> None:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if place == 0 or column in WORDS else "right", overflow="fold")
     return table
 
 
@@ -108,10 +117,10 @@ def _waiting(results: dict[str, Any]) -> Table:
         if (figures := results.get(name)) is None:
             continue
         quiet = figures["quiet_oms_cores"]
-        for key, what in (("start_to_pull_ms", "start"), ("complete_to_next_ms", "complete")):
+        for key, what in (("start_to_pull_ms", "a start"), ("complete_to_next_ms", "the complete before")):
             table.add_row(
                 f"{figures['parked']:,}",
-                f"{what} to the answer",
+                what,
                 _number(figures[key]["p50"], 1),
                 _number(figures[key]["p99"], 1),
                 _number(figures["jobs_per_sec"], 1),

@@ -158,7 +158,8 @@ def _run(
         stack.callback(noop.stop, kill=True)
         noop.start()
         main = _main_target(stack, folder, *urls)
-        bench = stack.enter_context(Bench(size, folder, noop, main, progress))
+        bench = Bench(size, folder, noop, main, progress)
+        stack.enter_context(bench.driver)
         if not bench.owns_services:
             bench.note(
                 "the services are not ours: what needs their processes is left out; the no-op ran on this machine"

@@ -14,7 +14,8 @@ from oms.domain.task import Job, Task
 from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
 from oms.sequencer.wishes import number_of
 from oms.storage.jobs import job_of_row
-from oms.storage.plans import PlanCache, PlanVersion, compiled_in_force, versions
+from oms.storage.plan_cache import PlanCache
+from oms.storage.plans import PlanVersion, compiled_in_force, versions
 from oms.storage.tables import READY, jobs, lane_counts, tasks, workers
 from oms.storage.tasks import task_of_row
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pydantic_core import from_json
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from hmskit.prepared import Prepared
 from oms.domain.digest import canonical_json
-from oms.domain.plan import Plan, parse_plan, plan_digest
+from oms.domain.plan import Plan, plan_digest
+from oms.storage.plan_cache import PlanCache
 from oms.storage.tables import plans
 from oms.storage.transaction import Transaction, in_list
 
-MAX_COMPILED_PLANS = 2_000
-
-_DOCUMENT = select(plans.c.document).where(
-    plans.c.plan == bindparam("this_plan"), plans.c.version == bindparam("this_version")
-)
 _IN_FORCE = Prepared(
     select(plans.c.plan, plans.c.version).where(plans.c.in_force, in_list(plans.c.plan, bindparam("names"))), ["names"]
 )
@@ -38,36 +31,6 @@ class PlanVersion:
     file: str | None
     in_force: bool
     created_at: int
-
-
-class PlanCache:
-    """Compiled plans by id and version, the ones used last. Versions never change, so nothing here goes stale."""
-
-    def __init__(self) -> None:
-        self._plans: OrderedDict[tuple[str, int], Plan] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, connection: Connection, plan: str, version: int) -> Plan:
-        """Return the compiled plan.
-
-        Raises:
-            LookupError: there is no such version.
-        """
-        key = (plan, version)
-        with self._lock:
-            known = self._plans.get(key)
-            if known is not None:
-                self._plans.move_to_end(key)
-                return known
-        document = connection.execute(_DOCUMENT, {"this_plan": plan, "this_version": version}).scalar_one_or_none()
-        if document is None:
-            raise LookupError(f"plan {plan!r} has no version {version}")
-        compiled = parse_plan(from_json(document))
-        with self._lock:
-            self._plans[key] = compiled
-            while len(self._plans) > MAX_COMPILED_PLANS:
-                self._plans.popitem(last=False)
-        return compiled
 
 
 def in_force(connection: Connection) -> dict[str, int]:

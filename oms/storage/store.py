@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from hmskit import migrate, sqlite
 from oms.domain.errors import UnavailableError
-from oms.storage.plans import PlanCache
+from oms.storage.plan_cache import PlanCache
 from oms.storage.sqlite import SQLITE
 from oms.storage.tables import SCHEMA_REVISION
 from oms.storage.transaction import Dialect, Transaction

@@ -11,17 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, FunctionElement, bindparam, insert, update
 from sqlalchemy.types import NullType
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Job, Task, TaskStatus
+from oms.storage.plan_cache import PlanCache
 from oms.storage.tables import jobs, outbox, sequences, tasks
-
-if TYPE_CHECKING:
-    from oms.storage.plans import PlanCache
 
 
 class in_list(FunctionElement[Any]):  # noqa: N801 - reads as SQL

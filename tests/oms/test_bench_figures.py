@@ -183,7 +183,7 @@ def test_verdicts() -> None:
         },
         "handoff": {"start_to_pull_ms": {"p50": 2.0, "p99": 9.0}, "complete_to_next_ms": {"p50": 2.0, "p99": 8.0}},
         "parked": {"parked": 1_000, "quiet_oms_cores": 0.01, "start_to_pull_ms": {"p50": 2.3}},
-        "catch_up": {"hour_of_outage_minutes": None},
+        "catch_up": {"events_per_sec": 499.0, "hour_of_outage_minutes": None},
         "idle": {"rss_mib": {"oms": 151.0, "act": 80.0}},
     }
     met = {verdict.what: verdict.met for verdict in verdicts(results) if verdict.met is not None}

@@ -44,7 +44,8 @@ from oms.sequencer.writer import Writer
 from oms.storage import outbox as outbox_module
 from oms.storage import tasks as tasks_module
 from oms.storage.outbox import StoppedStream, backlog, pending_events, stopped
-from oms.storage.plans import PlanCache, PlanVersion
+from oms.storage.plan_cache import PlanCache
+from oms.storage.plans import PlanVersion
 from oms.storage.sqlite import SQLITE
 from oms.storage.store import MIGRATIONS, Store, open_store
 from oms.storage.tables import SCHEMA_REVISION, jobs, lane_counts, metadata, outbox, plans, stopped_streams, tasks
@@ -356,7 +357,7 @@ def test_a_plan_is_compiled_once_for_each_version(tower: Tower) -> None:
 def test_the_cache_of_plans_forgets_the_one_that_was_not_used_for_longest(
     tower: Tower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("oms.storage.plans.MAX_COMPILED_PLANS", 2)
+    monkeypatch.setattr("oms.storage.plan_cache.MAX_COMPILED_PLANS", 2)
     cache = PlanCache()
     with tower.store.reading() as connection:
         kept, dropped = cache.get(connection, "single", 1), cache.get(connection, "renewal", 1)
