@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, literal_column, null, select
 
 from oms.domain.errors import InvalidInputError
 from oms.domain.task import TaskStatus
@@ -17,6 +17,9 @@ from oms.sequencer.wishes import number_of
 from oms.storage.jobs import job_of_row
 from oms.storage.tables import jobs, lane_counts, tasks
 from oms.storage.tasks import task_of_row
+
+# A page shows no outputs: a thousand of them could be a gigabyte.
+_WITHOUT_OUTPUT = [null().label("output") if column.name == "output" else column for column in tasks.c]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def tasks_page(
     Raises:
         InvalidInputError: the cursor is none of ours.
     """
-    page = select(tasks).order_by(tasks.c.task_id).limit(limit + 1)
+    page = select(*_WITHOUT_OUTPUT).order_by(tasks.c.task_id).limit(limit + 1)
     page = page.where(*_older(connection, tasks, tasks.c.task_id, wanted.older_than_sec, now_ms))
     if cursor is not None:
         page = page.where(tasks.c.task_id > _cursor_number(cursor))
