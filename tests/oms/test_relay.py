@@ -130,6 +130,18 @@ async def test_a_commit_wakes_the_relay_at_once(tmp_path: Path, monkeypatch: pyt
 
 
 @in_loop
+async def test_many_commits_are_told_of_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "GATHER_SEC", 0.2)
+    ledger = ScriptedLedger()
+    async with running(tmp_path, ledger=ledger) as oms:
+        for number in range(30):
+            await oms.post("/start", {"plan": "single", "reference": f"T-{number}"})
+        await until(lambda: not undelivered(oms.store), what="the ledger has it")
+        assert len(ledger.batches) <= 10
+        check_ledger_has_all(oms.store, ledger)
+
+
+@in_loop
 async def test_what_is_left_is_sent_before_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Relay, "run", lambda _relay: asyncio.Event().wait())
     ledger = ScriptedLedger()
