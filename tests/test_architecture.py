@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "oms/relay/": {"oms.relay", "oms.storage", "oms.sequencer", "oms.domain.errors", "act.contract", "act.client"},
     "oms/worker/": {"oms.worker"},
     "oms/demo/": {"oms.demo", "oms.worker", "act.client", "act.contract"},
+    "oms/bench/": {"oms.bench", "oms.demo", "act.client", "act.contract", "hmskit"},
     "oms/config.py": set(),
     "oms/": {"oms", "hmskit", "act.client", "act.contract"},
     "act/contract.py": set(),

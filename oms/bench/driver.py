@@ -50,7 +50,7 @@ class Driver:
             self._process.communicate()
 
     def load(self, scenario: str, url: str, *, limit_sec: float = LIMIT_SEC, **options: object) -> dict[str, Any]:
-        """Run a load to its end; return its figures.
+        """Run a load to its end; return its figures. Not `handoff`, which says more than its figures: `start` it.
 
         Args:
             scenario: see `oms.bench.load`.

@@ -85,7 +85,7 @@ def _throughput(throughput: dict[str, Any]) -> Table:
     for name, figures in throughput.items():
         cpu = figures["cpu_us_per_activity"]
         table.add_row(
-            NAMES.get(name, "mixed: start, pull, complete"),
+            NAMES.get(name, "mixed"),
             str(figures["connections"]),
             _number(figures["requests_per_sec"]),
             _number(figures["activities_per_sec"]),

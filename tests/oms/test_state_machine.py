@@ -101,14 +101,12 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.tasks)
     @rule(data=st.data())
     def heartbeat(self, data: st.DataObject) -> None:
-        task_id, token = self.task_and_token(data)
-        self.both([Heartbeat(task_id=task_id, token=token or NONSENSE, progress=0.5)])
+        self.both([self.sign_of_life(data)])
 
     @precondition(lambda self: self.model.tasks)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        task_id, token = self.task_and_token(data)
-        self.both([Release(task_id=task_id, token=token or NONSENSE)])
+        self.both([self.return_(data)])
 
     @precondition(lambda self: self.model.tasks)
     @rule(data=st.data())
@@ -118,8 +116,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.tasks)
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        failed = [task.name for task in self.model.tasks if task.status == "failed"]
-        self.both([Retry(task_id=data.draw(st.sampled_from(failed) if failed else self.any_task()))])
+        self.both([self.another_try(data)])
 
     @precondition(lambda self: self.model.tasks)
     @rule(data=st.data(), count=st.integers(2, 6))
@@ -131,6 +128,9 @@ class Machine(RuleBasedStateMachine):
             lambda: self.completion(data),
             lambda: self.failure(data),
             lambda: self.move(data),
+            lambda: self.sign_of_life(data),
+            lambda: self.return_(data),
+            lambda: self.another_try(data),
         ]
         self.both([kinds[data.draw(st.integers(0, len(kinds) - 1))]() for _ in range(count)])
 
@@ -188,6 +188,18 @@ class Machine(RuleBasedStateMachine):
         kind, message = data.draw(st.sampled_from(ERRORS))
         retryable = data.draw(st.sampled_from([True, True, False]))
         return Fail(task_id=task_id, error_type=kind, message=message, retryable=retryable, token=token)
+
+    def sign_of_life(self, data: st.DataObject) -> Heartbeat:
+        task_id, token = self.task_and_token(data)
+        return Heartbeat(task_id=task_id, token=token or NONSENSE, progress=0.5)
+
+    def return_(self, data: st.DataObject) -> Release:
+        task_id, token = self.task_and_token(data)
+        return Release(task_id=task_id, token=token or NONSENSE)
+
+    def another_try(self, data: st.DataObject) -> Retry:
+        failed = [task.name for task in self.model.tasks if task.status == "failed"]
+        return Retry(task_id=data.draw(st.sampled_from(failed) if failed else self.any_task()))
 
     def move(self, data: st.DataObject) -> Reroute:
         return Reroute(

@@ -13,14 +13,16 @@ from sqlalchemy import event
 from starlette.types import Message, Scope
 
 from oms.sequencer import writer as writer_module
+from oms.sequencer.command import Command
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
-from oms.sequencer.pull import LeasedTask, Pull
+from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.reroute import Reroute, reroute
 from oms.sequencer.retry import Retry, retry
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
+from oms.sequencer.waiting import Waiting
 from oms.sequencer.writer import Writer
 from tests.oms.support import Clock, Hold, Running, Tower, events, in_loop, running, told, turns, until, working
 
@@ -205,6 +207,20 @@ async def test_who_wants_many_gets_what_there_is_and_leaves_the_others_waiting(t
         assert writer.parked == 1
         await begin(writer, "T-4")
         assert [task.reference for task in await one] == ["T-4"]
+
+
+@in_loop
+async def test_only_as_many_are_woken_as_there_is_work_for() -> None:
+    waits = Waiting()
+    future = asyncio.get_running_loop().create_future()
+    commands = [Command(pull, [Pull(lane="only", limit=limit)], future, may_wait=True) for limit in (2, 1, 1, 5)]
+    assert all(waits.park(command) for command in commands)
+    assert waits.take({"other": 5}) == []
+    assert waits.take({"only": 3}) == commands[:2]
+    assert waits.take({"only": 1}) == commands[2:3]
+    assert len(waits) == 1
+    assert waits.take({"only": 1}) == commands[3:]
+    assert (len(waits), waits.take({"only": 9})) == (0, [])
 
 
 @in_loop

@@ -29,6 +29,7 @@ from tests.oms.support import (
     Tower,
     break_next_commit,
     event_rows,
+    events,
     in_loop,
     told,
     turns,
@@ -118,6 +119,26 @@ async def test_a_refusal_is_an_answer_and_the_rest_of_its_commit_stands(tower: T
     assert not isinstance(last, BaseException)
     assert len(commits) <= 3
     assert len(event_rows(tower.store)) == 4
+
+
+@in_loop
+async def test_each_event_carries_the_trace_of_its_own_request(tower: Tower) -> None:
+    async with working(tower) as writer:
+        async with Hold(writer):
+            asked = [
+                asyncio.ensure_future(writer.run(start, Start("single", f"T-{number}", {}, 0, trace=trace)))
+                for number, trace in enumerate(["trace-0", None, "trace-2"])
+            ]
+        await asyncio.gather(*asked)
+        async with Hold(writer):
+            pulls = [
+                asyncio.ensure_future(writer.pull(Pull(lane="only", limit=1, trace=trace)))
+                for trace in (None, "trace-p")
+            ]
+        await asyncio.gather(*pulls)
+    traces = [(event["id"], event.get("traceparent")) for event in events(tower.store)]
+    assert [trace for _, trace in traces[:6]] == ["trace-0", "trace-0", None, None, "trace-2", "trace-2"]
+    assert traces[6:] == [("JOB-1.3", None), ("JOB-2.3", "trace-p")]
 
 
 @in_loop

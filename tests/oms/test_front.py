@@ -1,0 +1,216 @@
+"""The front answers the hot calls just as the framework's routes do: held against each other, request by request."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+
+from oms.api.front import Front
+from tests.oms.support import Clock, in_loop, running
+
+MAX_BODY_BYTES = 2_000
+
+Request = tuple[str, str, dict[str, str], bytes]
+"""Method, path with query, headers, body; ``{token0}`` in a body stands for the first token that was handed out."""
+
+REFERENCES = st.sampled_from(["T-1", "T-2", "T-3", "", "x" * 201, "line\\nbreak", "Müller"])
+START_BODIES = st.one_of(
+    st.builds(
+        lambda plan, reference, rest: f'{{"plan":"{plan}","reference":"{reference}"{rest}}}',
+        st.sampled_from(["single", "single", "single", "sinlge"]),
+        REFERENCES,
+        st.sampled_from(
+            ["", "", ',"priority":3', ',"priority":"3"', ',"input":{"a":1}', ',"inptu":{}', ',"input":[1]']
+        ),
+    ),
+    st.sampled_from(["", "null", "[]", "[1]", "{", '"text"', "NaN", '{"plan":1e400}', "[" * 150, "x" * 3_000]),
+)
+COMPLETE_BODIES = st.one_of(
+    st.builds(
+        lambda task, token, output: f'{{"task_id":"{task}"{token}{output}}}',
+        st.sampled_from(["TASK-1", "TASK-1", "TASK-2", "TASK-3", "TASK-99", "TASK-0", "JOB-1", ""]),
+        st.sampled_from(["", ',"token":"{token0}"', ',"token":"{token1}"', ',"token":"nonsense"', ',"token":7']),
+        st.sampled_from(["", ',"output":{"a":1}', ',"output":{"a":2}', ',"output":[]', ',"output":{"a":1e999}']),
+    ),
+    st.sampled_from(["", "[]", "[null]", "{}", "\ufeff{}", '{"task_id":"TASK-1","task_id":"TASK-2"}']),
+)
+QUERIES = st.sampled_from(
+    [
+        "lane=only",
+        "lane=only",
+        "lane=only&max=2",
+        "lane=only&worker=w-1",
+        "lane=only&wait=0",
+        "lane=only&wait=0.001",
+        "lane=only&wait=-1",
+        "lane=only&wait=nan",
+        "lane=only&max=0",
+        "lane=only&max=two",
+        "lane=only&limit=1",
+        "lane=",
+        "lane",
+        "",
+        "lane=nobody&lane=only",
+        "lane=on%6Cy",
+        "lane=%FF",
+        "lane=a%00b",
+        "%",
+    ]
+)
+HEADERS = st.sampled_from(
+    [
+        {},
+        {},
+        {},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"origin": "https://elsewhere.example"},
+        {"origin": "http://oms"},
+        {"sec-fetch-site": "cross-site"},
+        {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+    ]
+)
+
+
+def lists_of(bodies: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return bodies | st.lists(bodies, min_size=1, max_size=3).map(lambda items: f"[{','.join(items)}]")
+
+
+REQUESTS: st.SearchStrategy[Request] = st.one_of(
+    st.tuples(st.just("POST"), st.just("/start"), HEADERS, lists_of(START_BODIES).map(str.encode)),
+    st.tuples(st.just("GET"), QUERIES.map(lambda query: f"/pull?{query}"), HEADERS, st.just(b"")),
+    st.tuples(st.just("POST"), st.just("/complete"), HEADERS, lists_of(COMPLETE_BODIES).map(str.encode)),
+    st.tuples(st.sampled_from(["GET", "PUT", "HEAD"]), st.sampled_from(["/start", "/complete"]), HEADERS, st.just(b"")),
+    st.tuples(st.just("POST"), st.just("/pull?lane=only"), HEADERS, st.just(b"")),
+)
+
+
+@dataclass
+class Side:
+    """One of the two: a service of its own, and the tokens that it handed out."""
+
+    http: httpx.AsyncClient
+    tokens: list[str] = field(default_factory=list)
+
+    async def answer(self, request: Request) -> tuple[int, dict[str, str], str]:
+        """Send a request; return status, headers and body, with numbers in the place of tokens."""
+        method, path, headers, body = request
+        for number, token in enumerate(self.tokens):
+            body = body.replace(b"{token%d}" % number, token.encode())
+        answer = await self.http.request(method, path, headers=headers, content=body)
+        if path.startswith("/pull") and answer.status_code == 200:
+            leased = answer.json() or []
+            self.tokens += [task["token"] for task in (leased if isinstance(leased, list) else [leased])]
+        text = answer.text
+        for number, token in enumerate(self.tokens):
+            text = text.replace(token, f"<token{number}>")
+        kept = {name: answer.headers.get(name, "") for name in ("content-type", "cache-control", "allow")}
+        return answer.status_code, kept, text
+
+
+async def both_answers(requests: Sequence[Request]) -> list[tuple[Any, Any]]:
+    """Send the requests to a service behind the front, and to another without it."""
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        sides = []
+        for has_front in (True, False):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            oms = await stack.enter_async_context(running(folder, clock=clock, max_body=MAX_BODY_BYTES))
+            app = Front(oms.app) if has_front else oms.app
+            transport = httpx.ASGITransport(app)
+            sides.append(
+                Side(await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://oms")))
+            )
+        return [(await sides[0].answer(request), await sides[1].answer(request)) for request in requests]
+
+
+EVERY_KIND: list[Request] = [
+    ("POST", "/start", {}, b'{"plan":"single","reference":"T-1"}'),
+    ("POST", "/start", {}, b"x" * (MAX_BODY_BYTES + 1)),
+    ("POST", "/start", {"origin": "https://elsewhere.example"}, b'{"plan":"single","reference":"T-2"}'),
+    ("GET", "/pull?lane=only&max=2", {"sec-fetch-site": "cross-site"}, b""),
+    ("GET", "/pull?lane=only&max=2", {}, b""),
+    ("GET", "/pull?lane=only&limit=2", {}, b""),
+    ("POST", "/complete", {}, b'[{"task_id":"TASK-1","token":"{token0}"},{"task_id":"TASK-2"},{"task":1}]'),
+    ("POST", "/complete", {}, b'{"task_id":"TASK-1","output":{"other":1}}'),
+]
+
+
+# Not shrunk: a list of a dozen requests can be read, and each try makes two services.
+@settings(
+    max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+)
+@example(requests=EVERY_KIND)
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=12))
+def test_the_front_answers_as_the_routes_do(requests: list[Request]) -> None:
+    for request, (hot, plain) in zip(requests, asyncio.run(both_answers(requests)), strict=True):
+        assert hot == plain, request
+
+
+class NobodyHome(FastAPI):
+    """An application that no request may reach."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        raise AssertionError(f"{scope['method']} {scope['path']} reached the framework")
+
+
+def behind_nobody(app: FastAPI) -> Front:
+    nobody = NobodyHome()
+    nobody.state = app.state
+    return Front(nobody)
+
+
+@in_loop
+async def test_everyday_calls_do_not_reach_the_framework(tmp_path: Path) -> None:
+    async with running(tmp_path) as oms:
+        transport = httpx.ASGITransport(behind_nobody(oms.app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://oms") as http:
+            assert (await http.post("/start", json={"plan": "single", "reference": "T-1"})).json()["created"]
+            task = (await http.get("/pull", params={"lane": "only"})).json()
+            assert (await http.get("/pull", params={"lane": "only"})).json() is None
+            assert (await http.get("/pull", params={"lane": "only", "max": 3})).json() == []
+            done = await http.post("/complete", json={"task_id": task["task_id"], "token": task["token"]})
+            assert done.json()["job_state"] == "done"
+            assert (await http.post("/complete", content=b"nonsense")).status_code == 422
+            assert (await http.post("/complete", json={"task_id": "TASK-9"})).status_code == 404
+
+
+@in_loop
+async def test_a_long_poll_waits_behind_the_front_too(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path) as oms,
+        httpx.AsyncClient(transport=httpx.ASGITransport(Front(oms.app)), base_url="http://oms") as http,
+    ):
+        pulling = asyncio.ensure_future(http.get("/pull", params={"lane": "only", "wait": 60}))
+        await oms.parked(1)
+        await http.post("/start", json={"plan": "single", "reference": "T-1"})
+        assert (await pulling).json()["reference"] == "T-1"
+
+
+@in_loop
+async def test_a_fault_of_ours_is_the_same_500(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path) as oms:
+
+        async def fail(*_arguments: object, **_options: object) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        monkeypatch.setattr(type(oms.writer), "run", fail)
+        answers = []
+        for app in (Front(oms.app), oms.app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://oms") as http:
+                answer = await http.post("/start", json={"plan": "single", "reference": "T-1"})
+                answers.append((answer.status_code, answer.headers["content-type"], answer.json()))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 500
