@@ -24,7 +24,7 @@ WORDS = {
 def main() -> None:
     """Read the output from standard input, write the picture to the file named."""
     target = Path(sys.argv[1])
-    console = Console(record=True, width=104, file=StringIO())
+    console = Console(record=True, width=112, file=StringIO())
     text = Text("$ scripts/demo\n" + sys.stdin.read())
     for words, style in WORDS.items():
         text.highlight_regex(re.compile(words, re.MULTILINE), style)

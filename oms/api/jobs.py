@@ -56,7 +56,7 @@ async def show_job(request: Request, job_id: str) -> Response:
     return json_response(await service_of(request).read(lambda connection: job_view(connection, job_id)))
 
 
-@router.get("/lanes", tags=["lanes"], responses={200: {"model": LanesView}, **problem_responses("503")})
+@router.get("/lanes", responses={200: {"model": LanesView}, **problem_responses("503")})
 async def list_lanes(request: Request) -> Response:
     """List the lanes: what waits, what runs, for how long, and who was seen."""
     service = service_of(request)
