@@ -15,6 +15,29 @@ from oms.storage.store import Store, open_store
 from oms.storage.tables import metadata
 from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, ScriptedLedger, make_settings
 
+CALLS = [
+    ("POST", "/start"),
+    ("GET", "/pull"),
+    ("POST", "/complete"),
+    ("POST", "/fail"),
+    ("POST", "/heartbeat"),
+    ("POST", "/release"),
+    ("POST", "/reroute"),
+    ("POST", "/retry"),
+    ("GET", "/jobs"),
+    ("GET", "/jobs/{job_id}"),
+    ("GET", "/tasks"),
+    ("GET", "/tasks/{task_id}"),
+    ("GET", "/lanes"),
+    ("GET", "/plans"),
+    ("POST", "/plans"),
+    ("GET", "/plans/{plan_id}"),
+    ("POST", "/plans/reload"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+]
+"""Every call of the contract."""
+
 
 class Client:
     """The application, and what callers do with it. Its ledger is away, so that nothing moves by itself."""

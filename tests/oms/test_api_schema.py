@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 
 from oms.app import create_app
 from oms.storage.store import open_store
+from tests.oms.api_client import CALLS
 from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, ScriptedLedger, make_settings
 
 Case = schemathesis.Case[Any]
@@ -90,27 +91,6 @@ BOUNDED = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
-CALLS = [
-    ("POST", "/start"),
-    ("GET", "/pull"),
-    ("POST", "/complete"),
-    ("POST", "/fail"),
-    ("POST", "/heartbeat"),
-    ("POST", "/release"),
-    ("POST", "/reroute"),
-    ("POST", "/retry"),
-    ("GET", "/jobs"),
-    ("GET", "/jobs/{job_id}"),
-    ("GET", "/tasks"),
-    ("GET", "/tasks/{task_id}"),
-    ("GET", "/lanes"),
-    ("GET", "/plans"),
-    ("POST", "/plans"),
-    ("GET", "/plans/{plan_id}"),
-    ("POST", "/plans/reload"),
-    ("GET", "/healthz"),
-    ("GET", "/readyz"),
-]
 
 
 def test_every_call_that_is_described_is_tried(described: Described) -> None:
