@@ -9,10 +9,10 @@ import typer
 
 import act
 from act.config import Settings
+from hmskit.database import CannotOpenError
 from hmskit.logs import configure_logs
 from hmskit.server import CannotListenError, bind, serve
 from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
-from hmskit.sqlite import CannotOpenError
 
 main = typer.Typer(
     name="act",

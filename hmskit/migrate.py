@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, select
 from sqlalchemy.exc import DBAPIError
 
-from hmskit.sqlite import why_unavailable
+from hmskit.database import why_unavailable
 
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 

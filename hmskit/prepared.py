@@ -92,6 +92,8 @@ def _run(connection: Connection, sql: str, parameters: Any, *, many: bool) -> Se
         cursor.execute(sql, parameters)
         return cursor.fetchall()
     except connection.dialect.loaded_dbapi.Error as error:
+        if connection.dialect.is_disconnect(error, driver, cursor):
+            connection.invalidate(error)  # the next transaction gets a new one
         raise DBAPIError(sql, None, error) from error  # the values stay out: they are the citizens'
     finally:
         cursor.close()

@@ -24,6 +24,8 @@ from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from hmskit.errors import CannotOpenError
+
 OLDEST_VERSION = (3, 35, 0)
 """The first with RETURNING."""
 WAL_RESET_FIXED = (3, 51, 3)
@@ -42,10 +44,6 @@ _PASSING = {
     sqlite3.SQLITE_READONLY: "the database file cannot be written to",
     sqlite3.SQLITE_NOMEM: "there is no memory left",
 }
-
-
-class CannotOpenError(Exception):
-    """The database cannot be used; the message says why and what to do."""
 
 
 class FileGuard:

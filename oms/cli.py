@@ -10,10 +10,10 @@ import typer
 from pydantic_core import to_json
 
 import oms
+from hmskit.database import CannotOpenError
 from hmskit.logs import configure_logs
 from hmskit.server import CannotListenError, bind, serve
 from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
-from hmskit.sqlite import CannotOpenError
 from oms.config import Settings
 from oms.storage.plan_files import PlanFileError, plan_file_schema, read_plan
 from oms.storage.store import Store, open_store

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
 
+from hmskit.database import CannotOpenError
 from hmskit.sqlite import (
-    CannotOpenError,
     FileGuard,
     check_version,
     database_path,

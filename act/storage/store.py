@@ -10,8 +10,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from act.storage import sqlite
 from act.storage.tables import SCHEMA_REVISION
+from hmskit.database import CannotOpenError
 from hmskit.migrate import schema_revision, upgrade
-from hmskit.sqlite import CannotOpenError
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from hmskit import migrate, sqlite
+from hmskit.database import CannotOpenError
 from oms.domain.errors import UnavailableError
 from oms.storage.plan_cache import PlanCache
 from oms.storage.sqlite import SQLITE
@@ -138,9 +139,9 @@ def open_store(database_url: str, *, may_migrate: bool = True) -> Store:
     try:
         url = make_url(database_url)
     except ArgumentError:
-        raise sqlite.CannotOpenError(f"{database_url!r} is no database URL; one reads sqlite:///oms.db") from None
+        raise CannotOpenError(f"{database_url!r} is no database URL; one reads sqlite:///oms.db") from None
     if url.get_backend_name() != "sqlite":
-        raise sqlite.CannotOpenError(f"{url.get_backend_name()!r} is not supported; use a URL like sqlite:///oms.db")
+        raise CannotOpenError(f"{url.get_backend_name()!r} is not supported; use a URL like sqlite:///oms.db")
     path = sqlite.database_path(url)
     warning = sqlite.check_version()
     guard = sqlite.FileGuard(path)
@@ -155,7 +156,7 @@ def open_store(database_url: str, *, may_migrate: bool = True) -> Store:
             _bring_up_to_date(store, writer, revision, may_migrate=may_migrate)
     except UnavailableError as error:
         store.close()
-        raise sqlite.CannotOpenError(error.detail) from error
+        raise CannotOpenError(error.detail) from error
     except BaseException:
         store.close()
         raise
@@ -165,12 +166,12 @@ def open_store(database_url: str, *, may_migrate: bool = True) -> Store:
 def _bring_up_to_date(store: Store, writer: Engine, revision: str | None, *, may_migrate: bool) -> None:
     known = {path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("*.py")}
     if revision is not None and revision not in known:
-        raise sqlite.CannotOpenError(
+        raise CannotOpenError(
             f"the schema of {store.url.database} is at {revision}, newer than this release knows: install the "
             "release that wrote it, or restore a back-up from before"
         )
     if not may_migrate:
-        raise sqlite.CannotOpenError(
+        raise CannotOpenError(
             f"the schema of {store.url.database} is at {revision}, this release needs {SCHEMA_REVISION}: "
             "run 'oms migrate', or allow it on start with OMS_MIGRATE=1"
         )

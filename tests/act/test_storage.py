@@ -24,8 +24,8 @@ from act.storage import pages
 from act.storage.store import MIGRATIONS, Store, open_store
 from act.storage.tables import BLOCK_EVENTS, SCHEMA_REVISION, events, metadata
 from act.writer import Appended
+from hmskit.database import CannotOpenError
 from hmskit.migrate import schema_revision
-from hmskit.sqlite import CannotOpenError
 from tests.act.support import NOW_MS, array, batches, check_ledger, event, plain_job, sqlite_file
 
 

@@ -13,8 +13,8 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from hmskit import sqlite
+from hmskit.database import CannotOpenError
 from hmskit.sqlite import (
-    CannotOpenError,
     FileGuard,
     check_version,
     database_path,
@@ -116,7 +116,8 @@ def test_the_guard_notices_that_the_file_is_gone_or_another(tmp_path: Path) -> N
 
 ATTEMPT = """
 import sys, pathlib
-from hmskit.sqlite import CannotOpenError, FileGuard
+from hmskit.database import CannotOpenError
+from hmskit.sqlite import FileGuard
 try:
     FileGuard(pathlib.Path(sys.argv[1]))
 except CannotOpenError as error:

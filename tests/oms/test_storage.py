@@ -23,8 +23,8 @@ from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.schema import CreateIndex
 
 from act.contract import Receipt
+from hmskit.database import CannotOpenError
 from hmskit.prepared import Prepared
-from hmskit.sqlite import CannotOpenError
 from oms.domain.errors import UnavailableError
 from oms.domain.plan import parse_plan
 from oms.domain.task import Job, Task

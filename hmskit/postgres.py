@@ -1,0 +1,140 @@
+"""PostgreSQL as a store that any number of processes share.
+
+What is particular about it, and what is done about it:
+
+* Statements of the writers are lookups along an index. Their plans are made once, and must not depend on statistics
+  that were gathered while a queue was empty: the planner is told to keep to the indexes (`KEEP_TO_INDEXES`).
+* A connection may break at any moment, also while a COMMIT is on its way: nobody knows then whether it was kept.
+  What was not acknowledged may be asked again, for every verb is idempotent.
+* Two transactions may wait for each other, or insert the same key: one of them is told, and runs again.
+* A session that was stopped (a frozen machine) must not hold its locks for ever: the server ends it.
+
+It needs PostgreSQL 13 or newer, and a session of its own for each connection: a pooler between must pool sessions,
+not transactions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from hmskit.errors import CannotOpenError
+
+OLDEST_VERSION = 130_000
+"""The first with ``gen_random_uuid()`` built in."""
+CONNECT_TIMEOUT_SEC = 5
+STATEMENT_TIMEOUT_MS = 30_000
+IDLE_IN_TRANSACTION_MS = 15_000
+"""After so long a session that holds locks and does nothing is ended by the server."""
+PREPARE_AFTER = 2
+"""How often a statement is run before the driver prepares it on the server."""
+
+KEEP_TO_INDEXES = (
+    "SET enable_seqscan = off",
+    "SET enable_bitmapscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET plan_cache_mode = force_generic_plan",
+)
+"""For connections whose statements are all lookups along an index: one plan, made once, whatever the statistics say."""
+
+_PASSING = {
+    "08": "the connection to the database is lost",
+    "53": "the database has no connections, memory or disk left",
+    "57": "the database is stopping, starting or ended the session",
+    "58": "the database's disk answers with errors",
+    "25006": "the database only takes reads now (a standby?)",
+    "25P03": "the database ended a session that was idle for too long",
+    "40": "another transaction was in the way",
+    "55P03": "another transaction holds the lock",
+}
+"""SQLSTATE codes and classes that pass by themselves: https://www.postgresql.org/docs/current/errcodes-appendix.html."""
+_AGAIN = ("40", "23505")
+"""Serialization failure, deadlock; a unique key that another transaction took in the same moment."""
+
+
+def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> Engine:
+    """Return an engine of at most ``connections`` connections.
+
+    Args:
+        url: ``postgresql+psycopg://...``.
+        connections: a thread each.
+        application: what ``pg_stat_activity`` shows.
+        writes: False: every transaction is read-only and sees one moment of the database.
+
+    Raises:
+        CannotOpenError: the driver is not installed.
+    """
+    try:
+        engine = create_engine(
+            url,
+            poolclass=QueuePool,
+            pool_size=connections,
+            max_overflow=0,
+            pool_pre_ping=not writes,  # a writer finds out by itself, and runs its batch again
+            hide_parameters=True,  # an error's text goes into the log, and the values are the citizens'
+            paramstyle="format",  # positional: `hmskit.prepared` passes rows as tuples
+            isolation_level="READ COMMITTED" if writes else "REPEATABLE READ",
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SEC,
+                "application_name": application,
+                "prepare_threshold": PREPARE_AFTER,
+            },
+        )
+    except ModuleNotFoundError:
+        raise CannotOpenError(
+            "the PostgreSQL driver is not installed: pip install 'hms-orchestration[postgres]'"
+        ) from None
+
+    @event.listens_for(engine, "connect")
+    def _set_up(driver: Any, _record: object) -> None:  # noqa: ANN401 - the driver's connection
+        with driver.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+            cursor.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
+            if writes:
+                cursor.execute("SET synchronous_commit = on")
+                for statement in KEEP_TO_INDEXES:
+                    cursor.execute(statement)
+            else:
+                cursor.execute("SET default_transaction_read_only = on")
+        driver.commit()
+
+    return engine
+
+
+def check_version(connection: Connection) -> None:
+    """Check that the server is one that can be used.
+
+    Raises:
+        CannotOpenError: it is too old.
+    """
+    version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+    if version < OLDEST_VERSION:
+        raise CannotOpenError(
+            f"the PostgreSQL server is version {version // 10_000}; {OLDEST_VERSION // 10_000} or newer is needed"
+        )
+
+
+def shown(url: URL) -> str:
+    """Return the URL as messages show it: without a password."""
+    return url.render_as_string(hide_password=True)
+
+
+def why_unavailable(error: DBAPIError) -> str | None:
+    """Return why the database cannot take it now, in words; None where the statement itself is at fault."""
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        # No answer from a server: none is there, or the connection broke.
+        is_lost = isinstance(error, OperationalError) or type(error.orig).__name__ == "OperationalError"
+        return "the database cannot be reached" if is_lost else None
+    return _PASSING.get(state) or _PASSING.get(state[:2])
+
+
+def may_run_again(error: DBAPIError) -> bool:
+    """Whether the transaction was rolled back only because another one was in its way: run again, it may succeed."""
+    state: str = getattr(error.orig, "sqlstate", None) or ""
+    return state.startswith(_AGAIN)
