@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import secrets
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +16,7 @@ from fastapi_offline import FastAPIOffline
 import act
 from act.api import events, health, jobs, problems, schemas, stream
 from act.config import Settings
+from act.fanout.publisher import Fanout
 from act.ledger import Clock, Ledger, system_clock
 from act.storage.store import Store
 from hmskit.same_site import SameSiteOnly
@@ -35,13 +40,23 @@ def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock)
         UnavailableError: the store cannot be read.
     """
     ledger = Ledger(store, clock=clock, max_followers=settings.max_followers, poll_sec=settings.poll_sec)
+    fanout = (
+        None
+        if settings.amqp_url is None
+        else Fanout(settings.amqp_url, ledger, exchange=settings.amqp_exchange, holder=_own_name())
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await ledger.open()
+        publishing = None if fanout is None else asyncio.create_task(fanout.run(), name="fanout")
         try:
             yield
         finally:
+            if publishing is not None:  # before the ledger: it still saves how far it came
+                publishing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await publishing
             await ledger.close()
 
     app = FastAPIOffline(
@@ -53,6 +68,7 @@ def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock)
     )
     app.state.settings = settings
     app.state.ledger = ledger
+    app.state.fanout = fanout
     problems.install(app)
     for router in (events.router, stream.router, jobs.router, health.router):
         app.include_router(router)
@@ -68,6 +84,11 @@ def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock)
 def end_streams(app: FastAPI) -> None:
     """End every live stream: the service is about to stop."""
     app.state.ledger.followers.stop()
+
+
+def _own_name() -> str:
+    """Return a name that no other process has, and that says where it runs."""
+    return f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
 def _describe(app: FastAPI) -> None:

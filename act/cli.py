@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -13,6 +15,9 @@ from hmskit.database import CannotOpenError
 from hmskit.logs import configure_logs
 from hmskit.server import CannotListenError, bind, serve
 from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 main = typer.Typer(
     name="act",
@@ -50,6 +55,7 @@ def run_service(settings: Settings) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
     # Imported here, so that `act --help` answers at once.
     from act.app import create_app, end_streams  # noqa: PLC0415
+    from act.domain.errors import UnavailableError  # noqa: PLC0415
     from act.storage.store import open_store  # noqa: PLC0415
 
     configure_logs(level=settings.log_level)
@@ -60,7 +66,10 @@ def run_service(settings: Settings) -> None:
         _give_up(error)
     if store.warning is not None:
         typer.echo(f"warning: {store.warning}", err=True)
-    app = create_app(settings, store)
+    try:
+        app = create_app(settings, store)
+    except UnavailableError as error:
+        _give_up(error)
 
     def say_ready() -> None:
         host, port = listener.getsockname()[:2]
@@ -97,6 +106,53 @@ def migrate(
         _give_up(error)
     typer.echo(f"act: {store.name} is at {SCHEMA_REVISION}")
     store.close()
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on standard error; give what moves it."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def move(what: str, done: int, of: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what)
+            progress.update(bars[what], completed=done, total=of)
+
+        yield move
+
+
+@main.command("copy")
+def copy_ledger(
+    *,
+    source: Annotated[str, typer.Option("--from", help="The database URL of the ledger.")],
+    target: Annotated[str, typer.Option("--to", help="The database URL of the copy: an empty database.")],
+) -> None:
+    """Copy the ledger into another database, and compare the two: SQLite to PostgreSQL, or back.
+
+    Stop ACT on both first. It may be stopped, and goes on when it is run again.
+    """
+    from act.copy import CopyError, copy  # noqa: PLC0415
+    from act.domain.errors import UnavailableError  # noqa: PLC0415
+    from act.storage.store import open_store  # noqa: PLC0415
+
+    if source == target:
+        _give_up(CopyError("--from and --to name the same database"), code=2)
+    with ExitStack() as opened:
+        try:
+            one = opened.enter_context(closing(open_store(source, migrate=False)))
+            other = opened.enter_context(closing(open_store(target, migrate=True)))
+            with _progress_bar() as on_progress:
+                size = copy(one, other, on_progress=on_progress)
+        except (CannotOpenError, CopyError) as error:
+            _give_up(error)
+        except UnavailableError as error:
+            _give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
+        typer.echo(f"act: {other.name} has all {size} events of {one.name}, and each is the same")
 
 
 if __name__ == "__main__":

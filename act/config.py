@@ -7,13 +7,23 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hmskit.broker import read_amqp_url
+
 
 class Settings(BaseSettings):
     """What can be set, each from a flag of ``act serve`` or from the environment."""
 
     model_config = SettingsConfigDict(env_prefix="ACT_", frozen=True, extra="forbid")
 
-    database_url: str = Field("sqlite:///act.db", description="where the ledger is kept")
+    database_url: str = Field(
+        "sqlite:///act.db", description="where the ledger is kept; postgresql+psycopg://... for several processes"
+    )
+    amqp_url: str | None = Field(
+        None, description="RabbitMQ, to which events are published once ACT has them: amqp://user:password@host/vhost"
+    )
+    amqp_exchange: str = Field(
+        "act.events", min_length=1, max_length=127, description="the topic exchange that events are published to"
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8002, ge=0, le=65_535, description="port to listen on; 0 takes a free one and prints it")
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -26,7 +36,7 @@ class Settings(BaseSettings):
         15.0, ge=0.05, le=3600, description="seconds after which a silent live stream gets a comment, for proxies"
     )
     poll_sec: float = Field(
-        1.0, ge=0.05, le=60, description="seconds between looks for events that another process appended"
+        0.1, ge=0.05, le=60, description="seconds between looks for events that another process appended"
     )
     migrate: bool = Field(
         default=True, description="bring the database's schema up to date on start; 0: refuse to start"
@@ -41,6 +51,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("amqp_url", mode="before")
+    @classmethod
+    def _names_a_broker(cls, value: object) -> object:
+        return read_amqp_url(value)
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -22,6 +22,7 @@ class Followers:
         self.most = most
         self.stopped = asyncio.Event()
         self._of_stream: dict[str | None, set[asyncio.Event]] = {}
+        self._listeners: list[asyncio.Event] = []
         self._count = 0
 
     def __len__(self) -> int:
@@ -54,19 +55,21 @@ class Followers:
             if not group:
                 self._of_stream.pop(stream, None)
 
+    def listen(self, wake: asyncio.Event) -> None:
+        """Set the event from now on whenever the ledger has grown: for a part of the service, which is no follower."""
+        self._listeners.append(wake)
+
     def wake(self, streams: Iterable[str]) -> None:
         """Wake who follows one of the streams, and who follows all."""
+        for wake in self._listeners:
+            wake.set()
         for stream in (None, *streams):
             for wake in self._of_stream.get(stream, ()):
-                wake.set()
-
-    def wake_all(self) -> None:
-        """Wake everyone."""
-        for group in self._of_stream.values():
-            for wake in group:
                 wake.set()
 
     def stop(self) -> None:
         """Send everyone home."""
         self.stopped.set()
-        self.wake_all()
+        for group in self._of_stream.values():
+            for wake in group:
+                wake.set()

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from act.contract import entry_bytes, leaf_hash
 from act.domain.entry import Entry
@@ -21,12 +22,12 @@ from act.domain.fold import JobFold
 from act.domain.order import Kept, Place, is_new
 from act.domain.posted import Posted
 from act.followers import Followers
-from act.storage.entries import add_events, close_blocks, heads_of, kept_in, move_heads, size_of
+from act.storage.entries import add_events, close_blocks, heads_of, kept_in, move_heads, size_of, streams_from
 from act.storage.pages import has_job, job_page, latest, ledger_page, seq_at
 from act.storage.store import Store
 from act.storage.tables import SCHEMA_REVISION
 from act.writer import Appended, Outcome, Writer
-from hmskit.migrate import schema_revision
+from hmskit.migrate import schema_revision, works_with
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,6 +101,12 @@ def _appended(batch: Sequence[Posted], news: Sequence[bool], kept: Mapping[Place
 def last_index(tx: Connection) -> int:
     """Return the index of the newest event; -1 where the ledger is empty."""
     return size_of(tx) - 1
+
+
+def growth_since(tx: Connection, size_before: int) -> tuple[int, frozenset[str]]:
+    """Return the ledger's size, and the streams that have an event past ``size_before``."""
+    size = size_of(tx)
+    return size, streams_from(tx, size_before) if size > size_before else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +210,11 @@ class Ledger:
         store: the open database; `close` closes it.
         clock: gives an event's time of receipt.
         max_followers: how many live streams there may be.
-        poll_sec: how often the size is looked at, for what another process appended.
+        poll_sec: how often another process's appends are looked for.
     """
 
     def __init__(
-        self, store: Store, *, clock: Clock = system_clock, max_followers: int = 500, poll_sec: float = 1.0
+        self, store: Store, *, clock: Clock = system_clock, max_followers: int = 500, poll_sec: float = 0.1
     ) -> None:
         self._store = store
         self._clock = clock
@@ -217,7 +224,7 @@ class Ledger:
         self._poller: asyncio.Task[None] | None = None
         self.schema = SCHEMA_REVISION
         self.followers = Followers(max_followers)
-        self.size = self._read(size_of)
+        self.size = self._noticed = self._read(size_of)
         self.forks_refused = 0
 
     async def open(self) -> None:
@@ -261,6 +268,19 @@ class Ledger:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, lambda: self._read(verb, *args, **named))
 
+    async def write(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
+        """Run ``verb(tx, ...)`` in the writing thread, in a transaction of its own; return once it is on disk.
+
+        For what is not an append, and small: appends wait for it.
+
+        Raises:
+            UnavailableError: the database cannot take it now.
+        """
+        try:
+            return await self._writer.run_apart(lambda tx: verb(tx, *args, **named))
+        except DBAPIError as error:
+            raise self._unavailable(error) from error
+
     def now_ms(self) -> int:
         """Return ACT's time, milliseconds since the epoch."""
         return self._clock() // 1000
@@ -276,7 +296,7 @@ class Ledger:
             revision = await self.read(schema_revision)
         except UnavailableError as error:
             return error.detail
-        if revision != SCHEMA_REVISION:
+        if not works_with(revision, own=SCHEMA_REVISION):
             return f"the database's schema is at {revision}, and {SCHEMA_REVISION} is needed: run `act migrate`"
         return None
 
@@ -287,29 +307,48 @@ class Ledger:
         except ActError:
             raise
         except Exception as error:
-            why = self._store.why_unavailable(error)
-            if why is None:
-                raise
-            raise UnavailableError(f"{why[:1].upper()}{why[1:]}.") from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> UnavailableError:
+        """Return what to raise where the database cannot answer now.
+
+        Raises:
+            Exception: the error itself, where the statement is at fault.
+        """
+        why = self._store.why_unavailable(error)
+        if why is None:
+            raise error
+        return UnavailableError(f"{why[:1].upper()}{why[1:]}.")
 
     def _append_now(self, tx: Connection, batches: Sequence[Sequence[Posted]]) -> list[Outcome]:
+        self._store.lock_appends(tx)
         return append(tx, batches, now_us=self._clock())
 
     def _note_growth(self, appended: Sequence[Appended]) -> None:
-        grown = {stream for outcome in appended for stream in outcome.streams}
-        if grown:
-            self.size = max(self.size, appended[-1].size)
-            self.followers.wake(grown)
+        """Wake who follows what this process has just appended."""
+        first = next((index for outcome in appended for index, new, _ in outcome.places if new), None)
+        if first is None:
+            return
+        size = appended[-1].size
+        if first <= self._noticed:  # otherwise another process's events are in between: the next look is for them
+            self._noticed = max(self._noticed, size)
+        self.size = max(self.size, size)
+        self.followers.wake({stream for outcome in appended for stream in outcome.streams})
 
     async def _poll(self) -> None:
         """Notice what another process appended: this one's own commits have woken the followers already."""
+        is_failing = False
         while True:
             await asyncio.sleep(self._poll_sec)
             try:
-                size = await self.read(size_of)
+                size, streams = await self.read(growth_since, self._noticed)
             except Exception as error:
-                log.warning("poll_failed", exc_info=error)
+                if not is_failing:
+                    log.warning("poll_failed", exc_info=error)
+                is_failing = True
                 continue
-            if size > self.size:
-                self.size = size
-                self.followers.wake_all()
+            is_failing = False
+            if size > self._noticed:
+                self._noticed = size
+                self.size = max(self.size, size)
+                self.followers.wake(streams)

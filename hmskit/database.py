@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from hmskit import sqlite
 from hmskit.errors import CannotOpenError
 
-__all__ = ["CannotOpenError", "why_unavailable"]
+__all__ = ["CannotOpenError", "may_run_again", "why_unavailable"]
 
 
 def why_unavailable(error: DBAPIError) -> str | None:
@@ -19,3 +19,15 @@ def why_unavailable(error: DBAPIError) -> str | None:
 
         return postgres.why_unavailable(error)
     return None
+
+
+def may_run_again(error: DBAPIError) -> bool:
+    """Whether the same transaction may succeed at once: another one was in its way, or its connection broke.
+
+    Only true where the transaction was not being committed when it failed.
+    """
+    if not hasattr(error.orig, "sqlstate"):
+        return False
+    from hmskit import postgres  # noqa: PLC0415 - its driver is an extra
+
+    return postgres.may_run_again(error)

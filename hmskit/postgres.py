@@ -37,6 +37,8 @@ KEEP_TO_INDEXES = (
     "SET enable_bitmapscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
+    "SET jit = off",  # what the planner may not do costs 1e10, and so it would be compiled first: 10 ms
+    "SET enable_sort = off",
     "SET plan_cache_mode = force_generic_plan",
 )
 """For connections whose statements are all lookups along an index: one plan, made once, whatever the statistics say."""
@@ -44,6 +46,7 @@ KEEP_TO_INDEXES = (
 _PASSING = {
     "08": "the connection to the database is lost",
     "53": "the database has no connections, memory or disk left",
+    "57014": "the database took too long, maybe because another transaction holds a lock",
     "57": "the database is stopping, starting or ended the session",
     "58": "the database's disk answers with errors",
     "25006": "the database only takes reads now (a standby?)",
@@ -52,8 +55,9 @@ _PASSING = {
     "55P03": "another transaction holds the lock",
 }
 """SQLSTATE codes and classes that pass by themselves: https://www.postgresql.org/docs/current/errcodes-appendix.html."""
-_AGAIN = ("40", "23505")
-"""Serialization failure, deadlock; a unique key that another transaction took in the same moment."""
+_AGAIN = ("40", "23505", "08", "57P01", "25P03")
+"""Serialization failure, deadlock; a unique key that another transaction took in the same moment; a connection that
+broke or was ended: a new one may be there."""
 
 
 def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> Engine:
@@ -107,21 +111,27 @@ def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> 
 
 
 def check_version(connection: Connection) -> None:
-    """Check that the server is one that can be used.
+    """Check that the server and its database can be used.
 
     Raises:
-        CannotOpenError: it is too old.
+        CannotOpenError: it is too old, or the database cannot hold every text.
     """
     version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
     if version < OLDEST_VERSION:
         raise CannotOpenError(
             f"the PostgreSQL server is version {version // 10_000}; {OLDEST_VERSION // 10_000} or newer is needed"
         )
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise CannotOpenError(
+            f"the database keeps texts as {encoding}, and names may hold any character: "
+            "create one with ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def shown(url: URL) -> str:
-    """Return the URL as messages show it: without a password."""
-    return url.render_as_string(hide_password=True)
+    """Return the URL as messages show it: without a password, and without parameters, which may hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def why_unavailable(error: DBAPIError) -> str | None:
@@ -135,6 +145,8 @@ def why_unavailable(error: DBAPIError) -> str | None:
 
 
 def may_run_again(error: DBAPIError) -> bool:
-    """Whether the transaction was rolled back only because another one was in its way: run again, it may succeed."""
-    state: str = getattr(error.orig, "sqlstate", None) or ""
+    """Whether a transaction that failed so, before its commit, may succeed when it is run again at once."""
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return why_unavailable(error) is not None
     return state.startswith(_AGAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -14,6 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 S = TypeVar("S", bound=BaseSettings)
+
+# Up to the last @: a password may hold one that should have been written as %40.
+_PASSWORD = re.compile(r"(?<=://)([^:/?#@]*:).*@")
+_PASSWORD_PARAMETER = re.compile(r"([?&]\w*password=)[^&]*")
 
 
 class SettingsError(Exception):
@@ -98,6 +103,11 @@ def takes_settings(settings: type[S]) -> Callable[[Callable[[S], None]], Callabl
     return decorate
 
 
+def without_password(value: str) -> str:
+    """Return a setting as it may be shown: the password of a URL is ``***``."""
+    return _PASSWORD_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***@", value))
+
+
 def print_settings(settings: type[BaseSettings]) -> None:
     """Print each setting: its variable, its value now, its default and what it is."""
     try:
@@ -113,7 +123,7 @@ def print_settings(settings: type[BaseSettings]) -> None:
             value = ",".join(value) or "none"
         table.add_row(
             environment_name(settings, name),
-            "none" if value is None else str(int(value) if isinstance(value, bool) else value),
+            "none" if value is None else without_password(str(int(value) if isinstance(value, bool) else value)),
             shown_default(field),
             field.description or "",
         )

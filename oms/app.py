@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -18,7 +20,10 @@ from oms.api import health, jobs, plans, problems, tasks
 from oms.config import Settings
 from oms.domain.errors import UnavailableError
 from oms.relay.loop import Relay
+from oms.relay.wakes import Wakes
+from oms.sequencer.neighbours import look_for_ever
 from oms.sequencer.plan_folder import reload_folder
+from oms.sequencer.purge import purge_for_ever
 from oms.sequencer.service import Service
 from oms.sequencer.sweep import BATCH, Sweep, sweep
 from oms.sequencer.writer import Writer
@@ -46,7 +51,7 @@ def create_app(
     store: Store,
     *,
     ledger: LedgerClient | None = None,
-    now_ms: Callable[[], int] = system_now_ms,
+    now_ms: Callable[[], int] | None = None,
 ) -> FastAPI:
     """Return the OMS application on an open store. Its lifespan runs the writer, the relay and the sweeper.
 
@@ -54,8 +59,10 @@ def create_app(
         settings: as read.
         store: open; the lifespan closes it.
         ledger: ACT; by default the one at ``settings.act_url``.
-        now_ms: the clock.
+        now_ms: the clock, milliseconds since the epoch; None: the system's here, and the database's for what all
+            towers on it must agree on.
     """
+    here_ms = now_ms or system_now_ms
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,16 +73,27 @@ def create_app(
             if relay is not None:
                 relay.wake()
 
-        writer = Writer(store, now_ms=now_ms, on_recorded=wake_relay)
+        def wake_others(ready: Mapping[str, int]) -> None:
+            if wakes is not None:
+                wakes.publish(ready)
+
+        writer = Writer(store, now_ms=now_ms, on_recorded=wake_relay, on_ready=wake_others)
+        wakes = _wakes_of(settings, store, on_wake=writer.wake)
         writer.start()
-        relay = Relay(store, writer, client, now_ms=now_ms)
-        app.state.service = Service(store, writer, relay.health, settings.act_url, now_ms)
+        relay = Relay(store, writer, client, now_ms=here_ms)
+        app.state.service = Service(store, writer, relay.health, settings.act_url, here_ms, wakes)
         report = await reload_folder(writer, settings.plans)
         log.info("plans_loaded", loaded=len(report["loaded"]), refused=len(report["refused"]))
         background = [
             asyncio.create_task(relay.run(), name="relay"),
             asyncio.create_task(_sweep_for_ever(writer, settings.sweep_interval_sec), name="sweeper"),
+            asyncio.create_task(purge_for_ever(writer, retention_days=settings.retention_days), name="purge"),
         ]
+        if wakes is not None:
+            background.append(asyncio.create_task(wakes.run(), name="wakes"))
+        if store.is_shared:
+            look = look_for_ever(store, writer, interval_sec=settings.look_interval_sec)
+            background.append(asyncio.create_task(look, name="neighbours"))
         try:
             yield
         finally:
@@ -127,6 +145,16 @@ def reload_soon(app: FastAPI) -> None:
 
     # The app keeps the task: the loop itself holds only a weak reference, and could drop it half-way.
     app.state.reloading = asyncio.ensure_future(reload())
+
+
+def _wakes_of(settings: Settings, store: Store, *, on_wake: Callable[[Mapping[str, int]], None]) -> Wakes | None:
+    """Return the wake-ups between the towers on one database; None without a broker."""
+    if settings.amqp_url is None:
+        return None
+    # Two sites may share a broker; two towers of one site name the same database.
+    place = f"{store.url.host}:{store.url.port}/{store.url.database}"
+    site = hashlib.sha256(place.encode()).hexdigest()[:16]
+    return Wakes(settings.amqp_url, site=site, tower=secrets.token_hex(8), on_wake=on_wake)
 
 
 async def _sweep_for_ever(writer: Writer, interval_sec: float) -> None:

@@ -8,13 +8,16 @@ from typing import Annotated, NoReturn
 
 import typer
 from pydantic_core import to_json
+from rich.console import Console
 
 import oms
+from hmskit.copying import CannotCopyError, is_unfinished
 from hmskit.database import CannotOpenError
 from hmskit.logs import configure_logs
 from hmskit.server import CannotListenError, bind, serve
 from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
 from oms.config import Settings
+from oms.domain.errors import UnavailableError
 from oms.storage.plan_files import PlanFileError, plan_file_schema, read_plan
 from oms.storage.store import Store, open_store
 
@@ -92,6 +95,23 @@ def migrate_command(
     typer.echo(f"oms: {settings.database_url} is up to date")
 
 
+@cli.command("copy")
+def copy_command(
+    source: Annotated[str, typer.Option("--from", help="The database to copy, as OMS_DATABASE_URL names it.")],
+    target: Annotated[str, typer.Option("--to", help="An empty database, or a copy that was not finished.")],
+) -> None:
+    """Copy all of OMS to another database, SQLite or PostgreSQL, and check the copy. Stop both services before."""
+    from oms.copy import run_copy  # noqa: PLC0415 - the other commands start without it
+
+    try:
+        run_copy(source, target, Console(stderr=True))
+    except (CannotCopyError, CannotOpenError) as error:
+        _stop(str(error))
+    except UnavailableError as error:
+        _stop(f"{error.detail} The copy goes on where it was when the same command is run again.")
+    typer.echo("oms: the copy is complete and checked; name it in OMS_DATABASE_URL")
+
+
 @cli.command("demo")
 def demo_command(
     jobs: Annotated[int, typer.Option(min=1, max=10_000, help="How many passport renewals.")] = 12,
@@ -116,6 +136,12 @@ def bench_command(
         typer.Option("--oms", help="Measure the OMS at this address, from outside; plans and jobs are left in it."),
     ] = None,
     act_url: Annotated[str | None, typer.Option("--act", help="The ACT of --oms.")] = None,
+    oms_server: Annotated[
+        str | None,
+        typer.Option("--oms-database-url", help="A PostgreSQL server: databases for OMS are made there, and dropped."),
+    ] = None,
+    act_server: Annotated[str | None, typer.Option("--act-database-url", help="The same for ACT.")] = None,
+    towers: Annotated[int, typer.Option(min=1, max=32, help="How many OMS share the throughput's load.")] = 1,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, max=600, help="Of each throughput measurement; default 4, quick 0.5.")
     ] = None,
@@ -128,7 +154,16 @@ def bench_command(
     from oms.bench.run import run_bench  # noqa: PLC0415 - the other commands start without it
 
     raise typer.Exit(
-        run_bench(quick=quick, oms_url=oms_url, act_url=act_url, seconds=seconds, json_file=json_file, only=only or ())
+        run_bench(
+            quick=quick,
+            oms_url=oms_url,
+            act_url=act_url,
+            seconds=seconds,
+            json_file=json_file,
+            only=only or (),
+            servers=(oms_server, act_server),
+            towers=towers,
+        )
     )
 
 
@@ -162,9 +197,15 @@ def plan_schema() -> None:
 
 def _open(settings: Settings, *, may_migrate: bool) -> Store:
     try:
-        return open_store(settings.database_url, may_migrate=may_migrate)
-    except CannotOpenError as error:
+        store = open_store(settings.database_url, may_migrate=may_migrate, writers=settings.writers)
+        with store.reading() as connection:
+            is_usable = not is_unfinished(connection)
+    except (CannotOpenError, UnavailableError) as error:
         _stop(str(error))
+    if not is_usable:
+        store.close()
+        _stop(f"{store.name} is a copy that was not finished: run the same 'oms copy' again")
+    return store
 
 
 def _stop(message: str, *, code: int = 1) -> NoReturn:

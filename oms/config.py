@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hmskit.broker import read_amqp_url
+
 
 class Settings(BaseSettings):
     """Each field is a flag of ``oms serve`` and, with the prefix ``OMS_``, a variable of the environment."""
@@ -17,6 +19,10 @@ class Settings(BaseSettings):
     database_url: str = Field("sqlite:///oms.db", description="where jobs, tasks and the outbox are kept")
     plans: Path = Field(Path("plans"), description="the folder of plan files")
     act_url: str = Field("http://127.0.0.1:8002", description="the ACT service that keeps the events")
+    amqp_url: str | None = Field(
+        None,
+        description="RabbitMQ, by which several OMS wake each other's long polls: amqp://user:password@host/vhost",
+    )
     host: str = Field("127.0.0.1", description="the address to listen on; 0.0.0.0 for all")
     port: int = Field(8001, ge=0, le=65535, description="the port to listen on; 0 for a free one")
     max_body: int = Field(1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="the largest request body, in bytes")
@@ -26,6 +32,13 @@ class Settings(BaseSettings):
     )
     sweep_interval_sec: float = Field(
         0.2, ge=0.01, le=60, description="how often expired leases and due retries are looked for"
+    )
+    look_interval_sec: float = Field(
+        0.1, ge=0.01, le=0.25, description="how often work that another tower made ready is looked for (PostgreSQL)"
+    )
+    writers: int = Field(1, ge=1, le=64, description="connections that write at once (PostgreSQL)")
+    retention_days: float = Field(
+        90.0, ge=0, le=36_500, description="how long a finished job stays in OMS once ACT has it in full; 0: for ever"
     )
     act_timeout_sec: float = Field(30.0, gt=0, le=600, description="how long one delivery to ACT may take")
     migrate: bool = Field(default=True, description="1: bring the schema up to date on start")
@@ -39,6 +52,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("amqp_url", mode="before")
+    @classmethod
+    def _names_a_broker(cls, value: object) -> object:
+        return read_amqp_url(value)
 
     @field_validator("act_url")
     @classmethod

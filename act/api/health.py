@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from act.api import schemas
 from act.domain.errors import UnavailableError
+from act.fanout.publisher import Fanout
 from act.ledger import Ledger
 
 router = APIRouter()
@@ -32,13 +35,16 @@ async def get_health() -> Response:
 async def get_ready(request: Request) -> Response:
     """Answer 200 while events can be taken: the database answers, is still the one opened, and has this schema."""
     ledger: Ledger = request.app.state.ledger
-    facts = {
+    facts: dict[str, Any] = {
         "size": ledger.size,
         "schema": ledger.schema,
         "followers": len(ledger.followers),
         "max_followers": ledger.followers.most,
         "forks_refused": ledger.forks_refused,
     }
+    fanout: Fanout | None = request.app.state.fanout
+    if fanout is not None:  # readiness does not depend on it: nothing waits for the broker
+        facts["fanout"] = fanout.health
     why = await ledger.not_ready()
     if why is not None:
         raise UnavailableError(f"{why[:1].upper()}{why[1:]}.", members=facts)

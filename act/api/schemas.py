@@ -116,6 +116,20 @@ READY = _object(
     "Events can be taken.",
 )
 
+READY["properties"]["fanout"] = _object(
+    {
+        "ok": {"type": "boolean"},
+        "error": {"type": ["string", "null"]},
+        "since": {"type": "string", "format": "date-time"},
+        "publishes": {"type": "boolean", "description": "This process does so now; else another one, or none."},
+        "position": {**_COUNT, "description": "The index that is published next."},
+        "behind": {**_COUNT, "description": "Events that wait to be published."},
+        "published": {**_COUNT, "description": "By this process, since its start."},
+        "returned": {**_COUNT, "description": "Of these, those that no queue was bound for."},
+    },
+    "How the publishing to RabbitMQ goes; only where `ACT_AMQP_URL` is set.",
+)
+
 _EVENT_SCHEMA = EVENT.json_schema(ref_template="#/components/schemas/{model}")
 COMPONENTS: dict[str, Schema] = {
     **_EVENT_SCHEMA.pop("$defs", {}),

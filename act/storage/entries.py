@@ -7,17 +7,18 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from act.contract import event_bytes
 from act.domain.order import Kept, Place
 from act.storage.tables import BLOCK_EVENTS, blocks, events, heads
-from hmskit.prepared import Prepared
+from hmskit.prepared import Prepared, insert_rows, update_rows
 
 _CHUNK = 500
 """How many values one ``IN`` lists."""
 
-_LAST = select(func.max(events.c.idx))
+_LAST = Prepared(select(func.max(events.c.idx)), [])
+_STREAMS = Prepared(select(events.c.stream).where(events.c.idx >= bindparam("first")).distinct(), ["first"])
 _HEADS = select(heads.c.stream, heads.c.seq).where(heads.c.stream.in_(bindparam("streams", expanding=True)))
 # One range a statement: SQLite scans the whole index for `(stream, seq) IN (...)`.
 _KEPT = select(events.c.seq, events.c.idx, events.c.entry, events.c.leaf_hash).where(
@@ -25,12 +26,9 @@ _KEPT = select(events.c.seq, events.c.idx, events.c.entry, events.c.leaf_hash).w
 )
 _EVENT_COLUMNS = tuple(column.name for column in events.c)
 _event_row = itemgetter(*_EVENT_COLUMNS)
-_ADD_EVENTS = Prepared(insert(events).values({name: bindparam(name) for name in _EVENT_COLUMNS}), _EVENT_COLUMNS)
-_ADD_HEADS = Prepared(insert(heads).values({name: bindparam(name) for name in ("stream", "seq")}), ["stream", "seq"])
-_MOVE_HEADS = Prepared(
-    update(heads).where(heads.c.stream == bindparam("of_stream")).values(seq=bindparam("to_seq")),
-    ["of_stream", "to_seq"],
-)
+_ADD_EVENTS = insert_rows(events, _EVENT_COLUMNS)
+_ADD_HEADS = insert_rows(heads, ["stream", "seq"])
+_MOVE_HEADS = update_rows(heads, ["seq"], key="stream")
 _ADD_BLOCK = insert(blocks).from_select(
     ["block", "min_ts_ms", "max_ts_ms"],
     select(bindparam("number", type_=blocks.c.block.type), func.min(events.c.ts_ms), func.max(events.c.ts_ms)).where(
@@ -41,8 +39,13 @@ _ADD_BLOCK = insert(blocks).from_select(
 
 def size_of(tx: Connection) -> int:
     """Return how many events the ledger has: the next index."""
-    last: int | None = tx.execute(_LAST).scalar_one()
+    last: int | None = _LAST.rows(tx)[0][0]
     return 0 if last is None else last + 1
+
+
+def streams_from(tx: Connection, first: int) -> frozenset[str]:
+    """Return the streams of the events from the index ``first`` on."""
+    return frozenset(stream for (stream,) in _STREAMS.rows(tx, first))
 
 
 def heads_of(tx: Connection, streams: Collection[str]) -> dict[str, int]:
@@ -70,7 +73,7 @@ def add_events(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 def move_heads(tx: Connection, grown: Mapping[str, int], *, known: Collection[str]) -> None:
     """Record the last ``seq`` of the streams that have ``grown``; those in ``known`` had a head before."""
     _ADD_HEADS.many(tx, [(stream, seq) for stream, seq in grown.items() if stream not in known])
-    _MOVE_HEADS.many(tx, [(stream, seq) for stream, seq in grown.items() if stream in known])
+    _MOVE_HEADS.many(tx, [(seq, stream) for stream, seq in grown.items() if stream in known])
 
 
 def close_blocks(tx: Connection, *, size_before: int, size: int) -> None:

@@ -56,8 +56,10 @@ _BLOCKS = (
 
 def has_job(tx: Connection, job: str) -> bool:
     """Tell whether the ledger has an event of the job."""
-    # A lane's events are a stream too, and no job.
-    return not job.startswith(LANE_PREFIX) and tx.execute(_HAS_JOB, {"job": job}).first() is not None
+    # A lane's events are a stream too, and no job. With a NUL PostgreSQL would not even take the question.
+    return (
+        not job.startswith(LANE_PREFIX) and "\0" not in job and tx.execute(_HAS_JOB, {"job": job}).first() is not None
+    )
 
 
 def seq_at(tx: Connection, job: str, *, after: int) -> int:
@@ -197,7 +199,8 @@ def _indexes(*, has_lane: bool, is_timed: bool) -> Select[int]:
 def _last_index(*, has_lane: bool, is_timed: bool) -> Select[int]:
     """Return the statement for the last index of one lane (or of no lane) and status."""
     lane = events.c.lane == bindparam("lane") if has_lane else events.c.lane.is_(None)
-    return _of_key([lane], is_timed=is_timed).order_by(events.c.idx.desc()).limit(1)
+    # By the lane first: PostgreSQL does not see that an index is in order past a column that IS NULL.
+    return _of_key([lane], is_timed=is_timed).order_by(events.c.lane.desc(), events.c.idx.desc()).limit(1)
 
 
 def _of_key(lane: list[ColumnElement[bool]], *, is_timed: bool) -> Select[int]:

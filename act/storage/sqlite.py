@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from hmskit.database import CannotOpenError
@@ -20,25 +20,6 @@ from hmskit.sqlite import (
 READERS = 4
 """Connections that read; as many threads use them."""
 
-APPEND_ONLY = (
-    """
-    CREATE TRIGGER events_no_update BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'events is append-only: no row is ever changed'); END
-    """,
-    """
-    CREATE TRIGGER events_no_delete BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'events is append-only: no row is ever removed'); END
-    """,
-    # INSERT OR REPLACE removes the row in its way without firing the trigger above, so it must never find one.
-    """
-    CREATE TRIGGER events_no_replace BEFORE INSERT ON events
-    WHEN NEW.idx IS NOT (SELECT coalesce(max(idx) + 1, 0) FROM events)
-    OR EXISTS (SELECT 1 FROM events WHERE stream = NEW.stream AND seq = NEW.seq)
-    BEGIN SELECT RAISE(ABORT, 'events is append-only: a row goes to the next idx, and to a free place'); END
-    """,
-)
-"""What makes the database itself refuse to change, remove or replace an event, whoever asks."""
-
 
 @dataclass(frozen=True, slots=True)
 class SqliteFile:
@@ -50,6 +31,9 @@ class SqliteFile:
     guard: FileGuard
     warning: str | None
     readers: int = READERS
+
+    def lock_appends(self, tx: Connection) -> None:
+        """Do nothing: the transaction has begun with the file's write lock, and no other process has the file."""
 
     def lost(self) -> str | None:
         """Return why nothing written now would be kept; None while the file is the one that was opened."""

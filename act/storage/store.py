@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Engine, inspect, make_url
+from sqlalchemy import URL, Connection, Engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from act.storage import sqlite
+from act.storage import postgres, sqlite
 from act.storage.tables import SCHEMA_REVISION
 from hmskit.database import CannotOpenError
-from hmskit.migrate import schema_revision, upgrade
+from hmskit.migrate import schema_revision, upgrade, works_with
 
+EXAMPLES = "sqlite:///act.db or postgresql+psycopg://user:password@host/act"
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -39,6 +40,9 @@ class Store(Protocol):
     def warning(self) -> str | None:
         """What its operator should know about it."""
 
+    def lock_appends(self, tx: Connection) -> None:
+        """Wait until nobody else appends, and keep it so until ``tx``, a writer's, ends. Its first statement."""
+
     def lost(self) -> str | None:
         """Return why nothing written now would be kept; None while all is well. Cheap enough for every commit."""
 
@@ -53,19 +57,13 @@ def open_store(database_url: str, *, migrate: bool) -> Store:
     """Open the database and check its schema.
 
     Args:
-        database_url: such as ``sqlite:///act.db``.
+        database_url: ``sqlite:///act.db``, or ``postgresql+psycopg://user:password@host/act``.
         migrate: bring an older schema up to date; otherwise it is refused.
 
     Raises:
         CannotOpenError: it cannot be used; the message says why and what to do.
     """
-    try:
-        url = make_url(database_url)
-    except ArgumentError:
-        raise CannotOpenError("the database URL cannot be read: write it like sqlite:///act.db") from None
-    if url.get_backend_name() != "sqlite":
-        raise CannotOpenError(f"{url.drivername} is not supported: name a SQLite file, such as sqlite:///act.db")
-    store = sqlite.open_file(url)
+    store = _open(_read(database_url))
     try:
         _check_schema(store, migrate=migrate)
     except DBAPIError as error:
@@ -78,12 +76,35 @@ def open_store(database_url: str, *, migrate: bool) -> Store:
     return store
 
 
+def _read(database_url: str) -> URL:
+    try:
+        url = make_url(database_url)
+    except (ArgumentError, ValueError):  # the latter from a port that is no number: maybe a piece of the password
+        raise CannotOpenError(f"the database URL cannot be read: write it like {EXAMPLES}") from None
+    if "@" in (url.host or ""):
+        raise CannotOpenError("the database URL has two @: in a password, write @ as %40")
+    return url
+
+
+def _open(url: URL) -> Store:
+    if url.drivername in ("sqlite", "sqlite+pysqlite"):
+        return sqlite.open_file(url)
+    if url.drivername in ("postgresql", "postgresql+psycopg"):
+        return postgres.open_database(url)
+    raise CannotOpenError(f"{url.drivername} is not supported: write the database URL like {EXAMPLES}")
+
+
 def _check_schema(store: Store, *, migrate: bool) -> None:
     with store.writer.connect() as connection:
         revision = schema_revision(connection)
-        if revision == SCHEMA_REVISION:
+        if works_with(revision, own=SCHEMA_REVISION):
             return
-        is_strange = revision is None and bool(inspect(connection).get_table_names())
+        if revision is None and inspect(connection).get_table_names():
+            # Another process may have made them in between; then their revision is there with them.
+            revision = schema_revision(connection)
+            is_strange = revision is None
+        else:
+            is_strange = False
     if is_strange:
         raise CannotOpenError("the database holds another program's tables: name another one for the ledger")
     if revision is not None and revision not in known_revisions():

@@ -1,7 +1,7 @@
 """The ledger's tables, as the newest migration leaves them. A test holds the two equal.
 
-``events`` is the ledger: the database itself refuses to change or remove its rows (the triggers of `sqlite`).
-The other tables are derived from it and could be built again from it.
+``events`` is the ledger: the database itself refuses to change or remove its rows (`append_only`). ``heads`` and
+``blocks`` are derived from it and could be built again from it.
 """
 
 from __future__ import annotations
@@ -21,30 +21,37 @@ from sqlalchemy import (
     event,
 )
 
-from act.storage import sqlite
+from act.storage.append_only import APPEND_ONLY
 
-SCHEMA_REVISION = "act_0001"
+SCHEMA_REVISION = "act_0003"
 """The revision that this code needs. The service's name is in it: a database of OMS is never taken for a ledger."""
+
+LOCK_ID = 1
+"""The key of the one row of ``append_lock``."""
 
 BLOCK_EVENTS = 1024
 """How many events one row of ``blocks`` sums up."""
+
+# Compared and ordered by its bytes on every database; PostgreSQL would ask the server's language.
+_KEY = Text().with_variant(Text(collation="C"), "postgresql")
+# SQLite's own row number is the key only where the type reads INTEGER.
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
 
 events = Table(
     "events",
     metadata,
-    # SQLite's own row number is the index only where the type reads INTEGER.
-    Column("idx", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("idx", _NUMBER, primary_key=True, autoincrement=False),
     Column("received_us", BigInteger, nullable=False),
-    Column("stream", Text, nullable=False),
+    Column("stream", _KEY, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("event_id", Text, nullable=False),
     Column("ts_ms", BigInteger, nullable=False),
     Column("entity", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("status", _KEY, nullable=False),
     Column("job_id", Text),
-    Column("lane", Text),
+    Column("lane", _KEY),
     Column("plan", Text),
     Column("plan_version", BigInteger),
     Column("reference", Text),
@@ -64,14 +71,16 @@ events = Table(
 )
 
 # Each ends with the index, so that a page of a filtered read starts where the last one ended and is in order.
-Index("events_by_lane", events.c.lane, events.c.status, events.c.idx)
-Index("events_by_status", events.c.status, events.c.idx)
+# PostgreSQL would rather walk the primary key and filter, where it guesses that enough will match; with the time in it,
+# the index alone answers, and is always cheaper.
+Index("events_by_lane", events.c.lane, events.c.status, events.c.idx, postgresql_include=["ts_ms"])
+Index("events_by_status", events.c.status, events.c.idx, postgresql_include=["ts_ms"])
 
 heads = Table(
     "heads",
     metadata,
     # The last seq of each stream: what the next event of the stream is checked against.
-    Column("stream", Text, primary_key=True),
+    Column("stream", _KEY, primary_key=True),
     Column("seq", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -82,14 +91,34 @@ blocks = Table(
     # The times in each full block of BLOCK_EVENTS events, so that a read of a span of time skips the others.
     # Events come nearly in the order of their times, but only nearly: an index on the time could not give pages in
     # the ledger's order, and a search for the first index of a time could miss a straggler.
-    Column("block", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("block", _NUMBER, primary_key=True, autoincrement=False),
     Column("min_ts_ms", BigInteger, nullable=False),
     Column("max_ts_ms", BigInteger, nullable=False),
 )
 
-for statement in sqlite.APPEND_ONLY:
-    event.listen(
-        events,
-        "after_create",
-        DDL(statement).execute_if(dialect="sqlite"),  # type: ignore[no-untyped-call]
-    )
+append_lock = Table(
+    "append_lock",
+    metadata,
+    # One row, which who appends keeps locked where several processes can: `postgres`.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    CheckConstraint(f"id = {LOCK_ID}", name="append_lock_one_row"),
+)
+
+fanout = Table(
+    "fanout",
+    metadata,
+    # How far the ledger has been published to a broker's exchange, and who does it now: `fanout`.
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("holder", Text),
+    Column("lease_until_ms", BigInteger, nullable=False),
+    CheckConstraint("position >= 0", name="fanout_position"),
+)
+
+for database, statements in APPEND_ONLY.items():
+    for statement in statements:
+        event.listen(
+            events,
+            "after_create",
+            DDL(statement).execute_if(dialect=database),  # type: ignore[no-untyped-call]
+        )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oms.bench.databases import Databases
 from oms.bench.driver import LIMIT_SEC, Driver, LoadError
 from oms.bench.progress import Progress
 from oms.bench.sizes import Size
@@ -28,9 +29,20 @@ class Bench:
         noop: the bare framework, up.
         main: the services under measurement.
         progress: where it says what it does.
+        databases: where further services keep their data.
     """
 
-    def __init__(self, size: Size, folder: Path, noop: ServiceProcess, main: Target, progress: Progress) -> None:
+    def __init__(
+        self,
+        size: Size,
+        folder: Path,
+        noop: ServiceProcess,
+        main: Target,
+        progress: Progress,
+        *,
+        databases: Databases,
+    ) -> None:
+        self._databases = databases
         self.size = size
         self.folder = folder
         self.main = main
@@ -57,14 +69,15 @@ class Bench:
     @contextmanager
     def open_target(self, name: str, *, act_url: str | None = None) -> Generator[OwnTarget]:
         """Start another pair, whose processes count as ours while it is open."""
-        with OwnTarget(self.folder / name, act_url=act_url) as target, self._watching(target, f"{name}."):
+        made = OwnTarget(self.folder / name, self._databases, act_url=act_url)
+        with made as target, self._watching(target, f"{name}."):
             self.start_ups.append(target.start_up_sec)
             yield target
 
     @contextmanager
     def open_ledger(self, name: str) -> Generator[OwnLedger]:
         """Start an ACT alone, whose process counts as ours while it is open."""
-        with OwnLedger(self.folder / name) as ledger, self._watching(ledger, f"{name}."):
+        with OwnLedger(self.folder / name, self._databases) as ledger, self._watching(ledger, f"{name}."):
             self.start_ups.append(ledger.start_up_sec)
             yield ledger
 
@@ -96,7 +109,7 @@ class Bench:
         """
         self.settle(target)
         before = target.cpu_sec()
-        run = self.load(scenario, target.oms_url, connections=connections, seconds=seconds)
+        run = self.load(scenario, target.load_url, connections=connections, seconds=seconds)
         run["settle_sec"] = self.settle(target)
         run["caught_up_share"] = caught_up_share(run["ran_sec"], run["settle_sec"])
         done = run["totals"]["activities"]

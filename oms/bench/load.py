@@ -48,7 +48,8 @@ async def run_timed(options: argparse.Namespace) -> dict[str, Any]:
     watch = dict(options.watch)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    opened = [await Connection.open(options.url) for _ in range(options.connections)]
+    urls = options.url.split(",")
+    opened = [await Connection.open(urls[place % len(urls)]) for place in range(options.connections)]
     ran_from = time.perf_counter()
     running = [
         asyncio.create_task(_until_over(SCENARIOS[options.scenario], tally, connection, f"{options.prefix}-{place}"))

@@ -75,8 +75,8 @@ def disk(folder: Path, *, seconds: float) -> dict[str, Any]:
     return {"fdatasync_per_sec": count / took, "file_system": kind, "in_memory": kind in _IN_MEMORY}
 
 
-def settings(folder: Path) -> dict[str, Any]:
-    """Return the settings that decide, as a database says them that is opened as the services open theirs."""
+def settings(folder: Path, *, towers: int = 1) -> dict[str, Any]:
+    """Return the settings that decide, as a SQLite database says them that is opened as the services open theirs."""
     file = folder / "settings.probe"
     engine = writer_engine(make_url(f"sqlite:///{file}"))
     with engine.connect() as connection:
@@ -90,7 +90,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "journal_mode": pragmas["journal_mode"],
         "synchronous": _SYNCHRONOUS.get(pragmas["synchronous"], pragmas["synchronous"]),
         "cache_kib_per_connection": CACHE_KIB,
-        "processes": "one OMS, one ACT, one no-op, each with one event loop; the load in a process of its own",
+        "processes": f"{towers} OMS, one ACT, one no-op, each with one event loop; the load in a process of its own",
         "server": "uvicorn, httptools, uvloop where it is there; no access log",
     }
 

@@ -47,6 +47,7 @@ def _print_head(console: Console, report: dict[str, Any]) -> None:
         f"machine: {machine['cpu']}, {machine['cores']} cores, {memory}, {machine['kernel']}",
         f"disk: {_number(disk['fdatasync_per_sec'])} fdatasync/s (4 KiB appends), {disk['file_system']}",
         f"versions: {versions}",
+        f"databases: OMS {settings['databases']['oms']}; ACT {settings['databases']['act']}",
         f"settings: {sync}, {cache}; {settings['processes']}; {settings['server']}",
     ]
     sizes = report["sizes"]

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.console import Console
 from oms.bench.backlog import measure_backlog
 from oms.bench.connection import address_of
 from oms.bench.context import Bench
+from oms.bench.databases import Databases
 from oms.bench.delivery import measure_catch_up, measure_lag, measure_relay
 from oms.bench.driver import LoadError
 from oms.bench.figures import median_of
@@ -85,6 +86,8 @@ def run_bench(
     json_file: Path | None = None,
     only: Sequence[str] = (),
     size: Size | None = None,
+    servers: tuple[str | None, str | None] = (None, None),
+    towers: int = 1,
 ) -> int:
     """Measure; print tables, then one line of JSON.
 
@@ -96,6 +99,8 @@ def run_bench(
         json_file: written too, indented.
         only: the sections to measure; empty: all of the run.
         size: takes the place of both runs' sizes.
+        servers: PostgreSQL servers for OMS's and ACT's databases; None: SQLite files.
+        towers: how many OMS share the throughput's load.
 
     Returns:
         The exit status: 0 where it could be measured, whatever came out.
@@ -106,8 +111,11 @@ def run_bench(
     complaints = Console(stderr=True)
     try:
         _check_arguments(oms_url, act_url, only)
-        with stoppable(), tempfile.TemporaryDirectory(prefix="oms-bench-") as folder:
-            report = _run(size, Path(folder), (oms_url, act_url), only, complaints)
+        if towers > 1 and servers[0] is None:
+            raise ValueError("--towers needs --oms-database-url: a SQLite file is one process's alone")
+        databases = Databases(*servers)
+        with stoppable(), tempfile.TemporaryDirectory(prefix="oms-bench-") as folder, closing(databases):
+            report = _run(size, Path(folder), (oms_url, act_url), only, complaints, databases=databases, towers=towers)
     except KeyboardInterrupt:
         complaints.print("stopped; the services have ended and their folder is gone", highlight=False)
         return _INTERRUPTED
@@ -143,13 +151,21 @@ def _check_arguments(oms_url: str | None, act_url: str | None, only: Sequence[st
 
 
 def _run(
-    size: Size, folder: Path, urls: tuple[str | None, str | None], only: Sequence[str], complaints: Console
+    size: Size,
+    folder: Path,
+    urls: tuple[str | None, str | None],
+    only: Sequence[str],
+    complaints: Console,
+    *,
+    databases: Databases,
+    towers: int,
 ) -> dict[str, Any]:
     began_at = datetime.now(UTC)
     files = allow_connections()
     if size.parked + _SPARE_FILES > files:
         size = replace(size, parked=max(1, files - _SPARE_FILES))
-    about = {"versions": versions(), "machine": machine(), "settings": settings(folder)}
+    about = {"versions": versions(), "machine": machine(), "settings": settings(folder, towers=towers)}
+    about["settings"]["databases"] = databases.describe()
     about["disk"] = disk(folder, seconds=size.sync_sec)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(complaints))
@@ -157,8 +173,8 @@ def _run(
         noop = ServiceProcess("oms.bench.noop", folder, [])
         stack.callback(noop.stop, kill=True)
         noop.start()
-        main = _main_target(stack, folder, *urls)
-        bench = Bench(size, folder, noop, main, progress)
+        main = _main_target(stack, folder, urls, databases=databases, towers=towers)
+        bench = Bench(size, folder, noop, main, progress, databases=databases)
         stack.enter_context(bench.driver)
         if not bench.owns_services:
             bench.note(
@@ -180,9 +196,12 @@ def _run(
     }
 
 
-def _main_target(stack: ExitStack, folder: Path, oms_url: str | None, act_url: str | None) -> Target:
+def _main_target(
+    stack: ExitStack, folder: Path, urls: tuple[str | None, str | None], *, databases: Databases, towers: int
+) -> Target:
+    oms_url, act_url = urls
     if oms_url is None:
-        return stack.enter_context(OwnTarget(folder / "main"))
+        return stack.enter_context(OwnTarget(folder / "main", databases, towers=towers))
     target = stack.enter_context(Target(oms_url, act_url))
     target.put_plans()
     if act_url is not None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import httpx
 
+from oms.bench.databases import Databases
 from oms.bench.plans import plan_files
 from oms.bench.processes import Meter, cpu_sec
 from oms.demo.pair import ServiceProcess
@@ -66,7 +67,7 @@ class Processes:
 
 
 class Target(Processes):
-    """OMS, and ACT where it is known; for measuring from outside.
+    """OMS, and ACT where it is known; for measuring from outside. A throughput's load goes to every OMS (``load_url``).
 
     Args:
         oms_url: OMS's address.
@@ -76,7 +77,7 @@ class Target(Processes):
 
     def __init__(self, oms_url: str, act_url: str | None, services: Mapping[str, ServiceProcess] | None = None) -> None:
         super().__init__(services or {})
-        self.oms_url = oms_url.rstrip("/")
+        self.oms_url = self.load_url = oms_url.rstrip("/")
         self.act_url = None if act_url is None else act_url.rstrip("/")
         self._http = httpx.Client(trust_env=False, timeout=ANSWER_LIMIT_SEC)
 
@@ -130,27 +131,31 @@ class Target(Processes):
 
 
 class OwnTarget(Target):
-    """A pair of our own on free ports, with its data in one folder.
+    """A pair of our own on free ports, or several towers with one ACT.
 
     Args:
-        folder: made, and used for their databases and logs.
+        folder: made, and used for their files and logs.
+        databases: gives them their databases.
+        towers: how many OMS there are; more than one need a server.
         act_url: an address that takes the place of ACT; there is no ACT then.
     """
 
-    def __init__(self, folder: Path, *, act_url: str | None = None) -> None:
+    def __init__(self, folder: Path, databases: Databases, *, towers: int = 1, act_url: str | None = None) -> None:
         plans = folder / "plans"
         plans.mkdir(parents=True)
         self.start_up_sec: dict[str, float] = {}
         services: dict[str, ServiceProcess] = {}
         try:
             if act_url is None:
-                services["act"] = _act(folder)
+                services["act"] = _act(folder, databases)
                 self.start_up_sec["act"] = started(services["act"])
-            flags = ["--database-url", f"sqlite:///{folder / 'oms.db'}", "--plans", str(plans)]
+            flags = ["--database-url", databases.url("oms", folder), "--plans", str(plans)]
             flags += ["--act-url", act_url or services["act"].url]
-            services["oms"] = ServiceProcess("oms", folder, flags, poll_sec=START_POLL_SEC)
-            self.start_up_sec["oms"] = started(services["oms"])
+            for name in ["oms", *(f"oms{number}" for number in range(2, towers + 1))]:
+                services[name] = ServiceProcess("oms", folder, flags, poll_sec=START_POLL_SEC)
+                self.start_up_sec[name] = started(services[name])
             super().__init__(services["oms"].url, services["act"].url if act_url is None else None, services)
+            self.load_url = ",".join(service.url for name, service in services.items() if name != "act")
             self.put_plans()
         except BaseException:
             Processes(services).close()
@@ -161,12 +166,13 @@ class OwnLedger(Processes):
     """An ACT of our own without an OMS.
 
     Args:
-        folder: made, and used for its database and log.
+        folder: made, and used for its files and log.
+        databases: gives it its database.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, databases: Databases) -> None:
         folder.mkdir(parents=True)
-        act = _act(folder)
+        act = _act(folder, databases)
         super().__init__({"act": act})
         try:
             self.start_up_sec = {"act": started(act)}
@@ -176,8 +182,8 @@ class OwnLedger(Processes):
         self.url = act.url
 
 
-def _act(folder: Path) -> ServiceProcess:
-    flags = ["--database-url", f"sqlite:///{folder / 'act.db'}"]
+def _act(folder: Path, databases: Databases) -> ServiceProcess:
+    flags = ["--database-url", databases.url("act", folder)]
     return ServiceProcess("act", folder, flags, poll_sec=START_POLL_SEC)
 
 

@@ -19,6 +19,10 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+FINISHED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+"""Nothing of such a job is queued or running. A failed one may still run again."""
+
+
 class TaskStatus(StrEnum):
     """Where a task stands. One that waits (backoff) is ``queued``, with ``available_at`` in the future."""
 
@@ -70,6 +74,7 @@ class Job:
         seq: the place of its last event in its stream.
         hmac_key: the key of its digests in the ledger; None once it was destroyed.
         error: why it failed, for the people in the house; the ledger does not hold it.
+        finished_at: since when it has been done, failed or cancelled; None while it is not.
     """
 
     job_id: int
@@ -85,6 +90,7 @@ class Job:
     error: str | None
     created_at: int
     updated_at: int
+    finished_at: int | None = None
 
     @property
     def name(self) -> str:

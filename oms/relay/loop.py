@@ -2,13 +2,14 @@
 
 The relay remembers no position: what is undelivered is read again each time (design rule 4). It may die between
 ACT's answer and its mark, be paused, or run twice: ACT appends an event once and checks each stream's order, so
-the worst is a batch of duplicates.
+the worst is a batch of duplicates. Of several towers one sends at a time, which is for efficiency only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Callable
 
@@ -25,11 +26,13 @@ from act.contract import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from oms.domain.errors import UnavailableError
 from oms.sequencer.deliver import (
     Delivered,
+    HoldRelay,
     RelayHealth,
     ResumeStreams,
     Rewind,
     StopStream,
     deliver,
+    hold_relay,
     resume,
     rewind_streams,
     stop_streams,
@@ -49,6 +52,11 @@ GATHER_SEC = 0.01
 than the work that it tells of."""
 IDLE_POLL_SEC = 1.0
 """A net below the wake-ups."""
+SHARED_POLL_SEC = 0.1
+"""How often what other towers recorded is looked for."""
+LEASE_SEC = 6.0
+"""After so long without a sign of life of the tower that sends, another does."""
+RENEW_SEC = 2.0
 PROBE_EVERY_SEC = 2.0
 """How often an idle relay asks whether ACT is there, so that /readyz knows before the next event does."""
 RESUME_EVERY_SEC = 600.0
@@ -86,6 +94,9 @@ class Relay:
         self._contact = float("-inf")
         self._sent = MAX_BATCH_EVENTS
         self._limit = MAX_BATCH_EVENTS
+        self._tower = secrets.token_hex(8)
+        self._renew_at = float("-inf")
+        self._poll_sec = SHARED_POLL_SEC if store.is_shared else IDLE_POLL_SEC
 
     def wake(self) -> None:
         """Say that there is something to send. Called in the loop."""
@@ -96,13 +107,16 @@ class Relay:
         resume_at = time.monotonic()
         while True:
             try:
-                if time.monotonic() >= resume_at:
+                if time.monotonic() >= resume_at and await self._is_active():
                     await self._resume_stopped()
                     resume_at = time.monotonic() + RESUME_EVERY_SEC
                 self._news.clear()
-                if not await self.send_once():
+                if not await self._is_active():
                     await self._probe()
-                    await self._wait_for_news(IDLE_POLL_SEC)
+                    await asyncio.sleep(RENEW_SEC)
+                elif not await self.send_once():
+                    await self._probe()
+                    await self._wait_for_news(self._poll_sec)
                 elif self._sent < GATHER_BELOW_EVENTS:
                     await asyncio.sleep(GATHER_SEC)
             except (LedgerUnavailableError, UnavailableError) as error:
@@ -116,10 +130,23 @@ class Relay:
         """Send what is left, for so long at most; what does not get through is sent after the next start."""
         try:
             async with asyncio.timeout(limit_sec):
-                while await self.send_once():
+                while await self._is_active() and await self.send_once():
                     pass
+                if self._store.is_shared:
+                    await self._writer.run_each(hold_relay, [HoldRelay(self._tower, for_ms=0)])
         except (TimeoutError, LedgerUnavailableError, UnavailableError):
             pass
+
+    async def _is_active(self) -> bool:
+        """Tell whether this tower is the one that sends; a tower that has the database alone always is."""
+        if self._store.is_shared and time.monotonic() >= self._renew_at:
+            for_ms = int(LEASE_SEC * 1000)
+            (active,) = await self._writer.run_each(hold_relay, [HoldRelay(self._tower, for_ms=for_ms)])
+            if active != self.health.is_active:
+                log.info("relay_taken_over" if active else "relay_stands_by")
+            self.health.is_active = active
+            self._renew_at = time.monotonic() + (RENEW_SEC if active else 0.0)
+        return self.health.is_active
 
     async def send_once(self) -> bool:
         """Send one batch; False where there was nothing to send.

@@ -20,6 +20,8 @@ class Command:
         future: where the answers go, in the loop's thread.
         may_wait: a pull that waits when its lane has nothing.
         over: it must not wait (any more): its time is up, its client is gone, or the service ends.
+        has_waited: it waited before, and goes on at its old place.
+        tries: how often it found what it is about in another transaction's hands and came again.
     """
 
     verb: Callable[[Transaction, Sequence[Any]], Sequence[Any]]
@@ -27,6 +29,8 @@ class Command:
     future: asyncio.Future[list[Any]]
     may_wait: bool = False
     over: bool = False
+    has_waited: bool = False
+    tries: int = 0
 
     def answer(self, result: list[Any] | Exception) -> bool:
         """Answer the request, in the loop's thread; False where nobody waits for it any more."""

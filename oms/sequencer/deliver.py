@@ -6,17 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from act.contract import Receipt
+from oms.storage.leases import hold, let_go
 from oms.storage.outbox import Pending, mark_delivered, resume_streams, rewind, stop_stream
 from oms.storage.transaction import Transaction
+
+RELAY = "relay"
 
 
 @dataclass(slots=True)
 class RelayHealth:
-    """How the delivery goes, as the relay last saw it. ``act_error`` is None while ACT is there."""
+    """How the delivery goes, as the relay last saw it.
+
+    Attributes:
+        act_error: None while ACT is there.
+        failing_since_ms: since when it has not been.
+        delivered: how many events this tower has delivered since its start.
+        is_active: this tower is the one that sends.
+    """
 
     act_error: str | None = "not reached yet"
     failing_since_ms: int | None = None
     delivered: int = 0
+    is_active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,14 @@ class StopStream:
     event_id: str
     code: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRelay:
+    """This tower wants to be the one that sends; ``for_ms`` 0: no longer."""
+
+    holder: str
+    for_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +91,13 @@ def resume(tx: Transaction, wishes: Sequence[ResumeStreams]) -> list[int]:
     """Let every stopped stream try again; the answers say how many there were."""
     resumed = resume_streams(tx)
     return [resumed] * len(wishes)
+
+
+def hold_relay(tx: Transaction, wishes: Sequence[HoldRelay]) -> list[bool]:
+    """Take the relay's lease, hold it longer, or let it go; False for who does not have it afterwards."""
+    answers = []
+    for wish in wishes:
+        if wish.for_ms == 0:
+            let_go(tx, RELAY, holder=wish.holder)
+        answers.append(wish.for_ms > 0 and hold(tx, RELAY, holder=wish.holder, for_ms=wish.for_ms))
+    return answers

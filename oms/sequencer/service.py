@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -19,6 +19,14 @@ from oms.storage.store import Store
 V = TypeVar("V")
 
 
+class BrokerHealth(Protocol):
+    """Whatever can say how a broker's connection goes."""
+
+    @property
+    def health(self) -> dict[str, Any]:
+        """``ok``, ``error`` and ``since``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """What runs.
@@ -29,6 +37,7 @@ class Service:
         relay: how the delivery to ACT goes.
         act_url: where ACT is.
         now_ms: the clock.
+        broker: how the wake-ups between towers go; None where there are none.
     """
 
     store: Store
@@ -36,6 +45,7 @@ class Service:
     relay: RelayHealth
     act_url: str
     now_ms: Callable[[], int]
+    broker: BrokerHealth | None = None
 
     async def read(self, view: Callable[[Connection], V]) -> V:
         """Run a read model in a thread, on a connection that sees one moment.
@@ -76,6 +86,7 @@ class Service:
                 else format_time_ms(self.relay.failing_since_ms),
             },
             "relay": outbox,
+            "rabbitmq": None if self.broker is None else self.broker.health,
             "waiting_pulls": self.writer.parked,
         }
 
@@ -86,6 +97,7 @@ class Service:
         return {
             "pending": pending,
             "oldest_undelivered_sec": None if since_ms is None else max(0.0, (self.now_ms() - since_ms) / 1000),
+            "active": self.relay.is_active,
             "delivered_since_start": self.relay.delivered,
             "stopped": [
                 {

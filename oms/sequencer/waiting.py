@@ -1,8 +1,8 @@
 """Long polls: pulls that found nothing and wait until work becomes ready in their lane.
 
 A waiting pull holds no connection and no thread. It is parked by the writer, in the same turn in which it found
-nothing, so that no task can become ready between the look and the wait; and it is served in the very
-transaction that makes work ready.
+nothing, and it is served in the very transaction that makes work ready. Where several transactions run side by side,
+work may become ready between the look and the wait: a pull whose lane has had news since its look is not parked.
 """
 
 from __future__ import annotations
@@ -10,9 +10,20 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from enum import Enum
 
 from oms.sequencer.command import Command
 from oms.sequencer.pull import Pull
+
+MAX_LANES_WITH_NEWS = 10_000
+
+
+class Parked(Enum):
+    """What became of a pull that was to wait."""
+
+    WAITS = "it waits"
+    OVER = "it must not wait any more"
+    NEWS = "its lane has had news since it looked: it is to look again"
 
 
 class Waiting:
@@ -23,21 +34,54 @@ class Waiting:
         self._lock = threading.Lock()
         self._closed = False
         self._count = 0
+        self._turn = 0
+        self._news: dict[str, int] = {}
+        self._all_had_news = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def park(self, command: Command, *, first: bool = False) -> bool:
-        """Let a pull wait; ``first``: at its old place, before those that came later. False where it is over."""
+    @property
+    def turn(self) -> int:
+        """A mark to take before a look, for `park` after it."""
+        return self._turn
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that somebody waits for."""
+        with self._lock:
+            return list(self._lanes)
+
+    def park(self, command: Command, *, since: int) -> Parked:
+        """Let a pull wait that found nothing; one that has waited, before those that came later.
+
+        Args:
+            command: the pull.
+            since: the `turn` before it looked.
+        """
+        name = _wish(command).lane
         with self._lock:
             if command.over or self._closed:
-                return False
-            lane = self._lanes.setdefault(_wish(command).lane, OrderedDict())
+                return Parked.OVER
+            if self._news.get(name, self._all_had_news) > since:
+                return Parked.NEWS
+            lane = self._lanes.setdefault(name, OrderedDict())
             lane[id(command)] = command
-            if first:
+            if command.has_waited:
                 lane.move_to_end(id(command), last=False)
+            command.has_waited = True
             self._count += 1
-            return True
+            return Parked.WAITS
+
+    def wake(self, woken: Mapping[str, int]) -> list[Command]:
+        """Note that tasks are ready in these lanes, and take out the pulls that they may serve."""
+        with self._lock:
+            self._turn += 1
+            if len(self._news) > MAX_LANES_WITH_NEWS:
+                self._news.clear()
+                self._all_had_news = self._turn  # who looked before this turn looks again, in whatever lane
+            self._news.update(dict.fromkeys(woken, self._turn))
+        return self.take(woken)
 
     def take(self, woken: Mapping[str, int]) -> list[Command]:
         """Take out as many pulls of each woken lane as can be served with what became ready there."""

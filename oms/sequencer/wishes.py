@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
-from oms.domain.errors import NotFoundError
+from oms.domain.errors import NotFoundError, UnavailableError
 from oms.domain.task import Job, Task
 from oms.storage.tasks import lock_tasks
 from oms.storage.transaction import Transaction
@@ -40,10 +40,20 @@ def number_of(name: str, prefix: str) -> int | None:
     return int(digits) if digits[0] != "0" else None
 
 
+def is_about_task(wish: object) -> TypeGuard[AboutTask]:
+    """Whether a wish names a task."""
+    return hasattr(wish, "task_id")
+
+
 def lock_wished(tx: Transaction, wishes: Sequence[AboutTask]) -> None:
     """Lock and read, in two statements, all the tasks that ``wishes`` are about, and their jobs."""
     numbers = {number_of(wish.task_id, "TASK-") for wish in wishes}
     lock_tasks(tx, sorted(number for number in numbers if number is not None))
+
+
+def is_busy(tx: Transaction, wishes: Sequence[object]) -> bool:
+    """Whether another transaction works, at this moment, on a job that one of ``wishes`` is about."""
+    return bool(tx.busy) and any(is_about_task(wish) and number_of(wish.task_id, "TASK-") in tx.busy for wish in wishes)
 
 
 def wished_task(tx: Transaction, task_id: str) -> tuple[Task, Job]:
@@ -51,8 +61,11 @@ def wished_task(tx: Transaction, task_id: str) -> tuple[Task, Job]:
 
     Raises:
         NotFoundError: there is no such task.
+        UnavailableError: another transaction works on its job at this moment.
     """
     number = number_of(task_id, "TASK-")
+    if number in tx.busy:
+        raise UnavailableError("Another tower works on this task's job at this moment; try again.")
     task = None if number is None else tx.tasks.get(number)
     if task is None:
         raise NotFoundError(f"There is no task {task_id[:80]!r}; a task's id reads TASK-55 and comes with /pull.")

@@ -1,8 +1,11 @@
-"""The writer owns the write connection, and runs the verbs.
+"""The writer owns the write connections, and runs the verbs.
 
 All commands that arrive while the last commit is on its way to disk share the next transaction (group commit): one
 read for all, one write per table, one sync. A reply exists only after its transaction is on disk. A batch that
 fails unexpectedly is rolled back and run again one command at a time, so that a bad command fails alone.
+
+A SQLite file has one writing connection, and one thread here. A server has several, and other processes write there
+too: a transaction that was in another's way runs again.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import structlog
@@ -21,8 +25,9 @@ from oms.domain.errors import OmsError, UnavailableError
 from oms.sequencer.command import Command
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
-from oms.sequencer.waiting import Waiting
-from oms.storage.store import Store
+from oms.sequencer.waiting import Parked, Waiting
+from oms.sequencer.wishes import is_about_task, is_busy, lock_wished
+from oms.storage.store import RunAgainError, Store
 from oms.storage.tasks import see_workers, wake_due
 from oms.storage.transaction import Transaction
 
@@ -43,41 +48,66 @@ LINGER_STEP_SEC = 0.0002
 SEEN_EVERY_MS = 10_000
 """How often at most a worker's poll is noted: an idle poll must not cost a write."""
 MAX_SEEN = 100_000
+MAX_RUNS = 3
+"""How often a transaction runs that others are in the way of."""
+TRY_AGAIN_SEC = 0.004
+MAX_TRIES = 15
+"""A command that finds its job, or its lane's tasks, in another transaction's hands comes again, each time a little
+later: half a second in all."""
 
 
 class Writer:
-    """Runs verbs, one transaction at a time, in a thread of its own.
+    """Runs verbs in threads of its own, each one transaction at a time.
 
     Args:
-        store: the database.
-        now_ms: the clock.
+        store: the database; it says how many threads there are.
+        now_ms: the clock; None: the one that all who use the database share.
         on_recorded: called in the loop after a commit that recorded events.
+        on_ready: called in the loop after a commit that left more tasks ready, with how many in which lanes.
     """
 
-    def __init__(self, store: Store, *, now_ms: Callable[[], int], on_recorded: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        now_ms: Callable[[], int] | None = None,
+        on_recorded: Callable[[], None],
+        on_ready: Callable[[Mapping[str, int]], None] | None = None,
+    ) -> None:
         self._store = store
         self._now_ms = now_ms
         self._on_recorded = on_recorded
+        self._on_ready = on_ready
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting = Waiting()
         self._seen: dict[tuple[str, str], int] = {}
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, args=(number,), name=f"writer-{number}", daemon=True)
+            for number in range(store.writers)
+        ]
+        self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Begin to work; call it in the loop that will await the answers."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether every thread runs."""
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def parked(self) -> int:
         """How many pulls wait."""
         return len(self._waiting)
+
+    @property
+    def waited_for(self) -> list[str]:
+        """The lanes in which pulls wait."""
+        return self._waiting.lanes
 
     async def run_each(self, verb: Verb[W, R], wishes: Sequence[W]) -> list[R]:
         """Run ``verb`` on ``wishes`` in one transaction; return each answer or refusal in its place, once on disk.
@@ -120,22 +150,30 @@ class Writer:
             timer.cancel()
         return leased  # type: ignore[no-any-return]
 
+    def wake(self, ready: Mapping[str, int]) -> None:
+        """Let the pulls that wait in these lanes look again: somebody made so many tasks ready there."""
+        for command in self._waiting.wake(ready):
+            self._queue.put(command)
+
     def end_waits(self) -> None:
         """Answer every waiting pull with nothing, and let none wait from now on."""
         for command in self._waiting.close():
             command.answer([[]])
 
     async def stop(self) -> None:
-        """End the thread after everything that was submitted is on disk."""
+        """End the threads after everything that was submitted is on disk."""
+        self._stopping = True
         self.end_waits()
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
     def _future(self) -> asyncio.Future[list[Any]]:
         return asyncio.get_running_loop().create_future()
 
     async def _submit(self, command: Command) -> list[Any]:
-        if self._queue.qsize() > MAX_QUEUED_COMMANDS or not self._thread.is_alive():
+        if self._queue.qsize() > MAX_QUEUED_COMMANDS or not self.is_alive:
             raise UnavailableError("Too many requests wait for the disk; try again in a moment.")
         self._queue.put(command)
         return await command.future
@@ -144,14 +182,13 @@ class Writer:
         if self._waiting.end(command):
             command.answer([[]])
 
-    def _work(self) -> None:
-        with self._store.connect_writer() as connection:
-            commands: list[Command] = []
-            ends = False
-            while not ends:
-                commands, ends = self._collect(busy=len(commands) > 1)
-                if commands:
-                    self._tell(*self._run(connection, commands))
+    def _work(self, number: int) -> None:
+        commands: list[Command] = []
+        ends = False
+        while not ends:
+            commands, ends = self._collect(busy=len(commands) > 1)
+            if commands:
+                self._run(number, commands)
 
     def _linger(self) -> None:
         """Let the loop's thread read the requests that are there: a larger transaction costs less for each."""
@@ -180,52 +217,100 @@ class Writer:
             return commands, True
         return [*commands, command], False
 
-    def _run(self, connection: Connection, commands: list[Command]) -> tuple[Answers, int]:
-        """Run commands as one transaction; return their answers and how many events were recorded."""
-        try:
-            return self._transact(connection, commands)
-        except UnavailableError as error:
-            log.warning("database_unavailable", detail=error.detail, commands=len(commands))
-            return [(command, error) for command in commands], 0
-        except Exception as error:
-            if len(commands) == 1:
-                log.exception("command_failed", verb=commands[0].verb.__name__)
-                return [(commands[0], error)], 0
-            log.exception("batch_failed", commands=len(commands))
-        answers: Answers = []
-        recorded = 0
-        for command in commands:
-            its_answers, its_recorded = self._run(connection, [command])
-            answers += its_answers
-            recorded += its_recorded
-        return answers, recorded
+    def _run(self, number: int, commands: list[Command]) -> None:
+        """Run commands as one transaction, and answer them."""
+        for runs_left in reversed(range(MAX_RUNS)):
+            try:
+                with self._store.connect_writer() as connection:
+                    self._transact(connection, number, commands)
+            except RunAgainError as error:
+                if runs_left:
+                    continue
+                self._refuse(commands, error)
+            except UnavailableError as error:
+                self._refuse(commands, error)
+            except Exception as error:
+                if len(commands) > 1:
+                    log.exception("batch_failed", commands=len(commands))
+                    for command in commands:
+                        self._run(number, [command])
+                else:
+                    log.exception("command_failed", verb=commands[0].verb.__name__)
+                    self._tell([(commands[0], error)])
+            return
 
-    def _transact(self, connection: Connection, commands: list[Command]) -> tuple[Answers, int]:
+    def _refuse(self, commands: list[Command], error: UnavailableError) -> None:
+        log.warning("database_unavailable", detail=error.detail, commands=len(commands))
+        self._tell([(command, error) for command in commands])
+
+    def _transact(self, connection: Connection, number: int, commands: list[Command]) -> None:
+        turn = self._waiting.turn
         waited: list[Command] = []
         try:
-            with self._store.begin(connection, now_ms=self._now_ms()) as tx:
+            now_ms = None if self._now_ms is None else self._now_ms()
+            with self._store.begin(connection, now_ms=now_ms, writer=number) as tx:
+                lock_wished(tx, [wish for command in commands for wish in command.wishes if is_about_task(wish)])
+                again = [command for command in commands if is_busy(tx, command.wishes) and self._may_try(command)]
+                commands = [command for command in commands if command not in again] if again else commands
                 answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])
                 wake_due(tx)
                 waited = self._waiting.take(tx.woken)
                 pulls = [command for command in commands if command.verb is pull]
                 # Those that have waited were there first.
-                answers += _run_verbs(tx, waited + pulls)
+                answers += _run_verbs(tx, waited + sorted(pulls, key=_is_new))
                 seen = self._note_workers(tx, pulls)
         except BaseException:
-            self._tell(self._park([(command, [[]]) for command in waited], waited), 0)
+            self._tell(self._park([(command, [[]]) for command in waited], turn=turn, contended=set()))
             raise
         self._seen.update(dict.fromkeys(seen, tx.now_ms))
-        return self._park(answers, waited), tx.recorded
+        for command in again:
+            self._try_again(command)
+        left_ready = tx.woken - tx.claimed
+        if left_ready and self._store.is_shared:
+            self.wake(left_ready)  # who parked since `waited` was taken, saw nothing of this transaction
+        self._tell(self._park(answers, turn=turn, contended=tx.contended), recorded=tx.recorded, left_ready=left_ready)
 
-    def _park(self, answers: Answers, waited: list[Command]) -> Answers:
-        """Let the pulls that got nothing wait, those that have waited at their old place; return all other answers."""
-        unserved = [command for command, result in answers if command.may_wait and result == [[]]]
-        old = set(map(id, waited))
-        parked = {id(command) for command in unserved if id(command) not in old and self._waiting.park(command)}
-        for command in reversed(unserved):
-            if id(command) in old and self._waiting.park(command, first=True):
-                parked.add(id(command))
-        return [(command, result) for command, result in answers if id(command) not in parked]
+    def _park(self, answers: Answers, *, turn: int, contended: set[str]) -> Answers:
+        """Let the pulls that got nothing wait, those that have waited at their old place; return all other answers.
+
+        A pull whose lane has had news since ``turn``, or is ``contended``, looks again.
+        """
+        unserved = [command for command, result in answers if command.verb is pull and result == [[]]]
+        not_answered: set[int] = set()
+        # Who has waited goes to the front, one after the other: the last of them first.
+        old = [command for command in reversed(unserved) if command.has_waited]
+        for command in [command for command in unserved if not command.has_waited] + old:
+            if command.wishes[0].lane in contended and self._may_try(command):
+                self._try_again(command)
+                not_answered.add(id(command))
+            elif command.may_wait:
+                parked = self._waiting.park(command, since=turn)
+                if parked is Parked.NEWS:
+                    self._queue.put(command)
+                if parked is not Parked.OVER:
+                    not_answered.add(id(command))
+        return [(command, result) for command, result in answers if id(command) not in not_answered]
+
+    def _may_try(self, command: Command) -> bool:
+        """Whether a command may come again; False where it has done so often enough."""
+        command.tries += 1
+        if command.tries <= MAX_TRIES and not command.over:
+            return True
+        command.tries = 0
+        return False
+
+    def _try_again(self, command: Command) -> None:
+        """Let a command come again a little later."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(
+            self._loop.call_later, TRY_AGAIN_SEC * command.tries, self._submit_again, command
+        )
+
+    def _submit_again(self, command: Command) -> None:
+        if self._stopping:
+            command.answer([[]] if command.verb is pull else UnavailableError("The service is stopping; try again."))
+        else:
+            self._queue.put(command)
 
     def _note_workers(self, tx: Transaction, pulls: list[Command]) -> list[tuple[str, str]]:
         """Note which named workers poll which lanes, each at most every `SEEN_EVERY_MS`; return those noted."""
@@ -237,16 +322,20 @@ class Writer:
         see_workers(tx, news)
         return news
 
-    def _tell(self, answers: Answers, recorded: int) -> None:
+    def _tell(
+        self, answers: Answers, *, recorded: int = 0, left_ready: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._told, answers, recorded)
+        self._loop.call_soon_threadsafe(self._told, answers, recorded, left_ready)
 
-    def _told(self, answers: Answers, recorded: int) -> None:
+    def _told(self, answers: Answers, recorded: int, left_ready: Mapping[str, int]) -> None:
         for command, result in answers:
             if not command.answer(result) and command.verb is pull and not isinstance(result, Exception):
                 self._hand_back(result)
         if recorded:
             self._on_recorded()
+        if left_ready and self._on_ready is not None:
+            self._on_ready(left_ready)
 
     def _hand_back(self, leased: list[list[LeasedTask]]) -> None:
         """Release what was leased to a client that is gone, instead of leaving it to its lease."""
@@ -260,6 +349,10 @@ class Writer:
             # Where it cannot be given back either, its lease will run out: no reason for a traceback.
             nobody_waits.add_done_callback(asyncio.Future.exception)
             self._queue.put(Command(release, wishes, nobody_waits))
+
+
+def _is_new(command: Command) -> bool:
+    return not command.has_waited
 
 
 def _run_verbs(tx: Transaction, commands: list[Command]) -> Answers:

@@ -9,46 +9,36 @@ from sqlalchemy import bindparam, select
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Job, JobState, Task
-from oms.storage.tables import jobs, sequences, tasks
-from oms.storage.transaction import Transaction, in_list
+from oms.storage.tables import jobs, tasks
+from oms.storage.transaction import Transaction, in_list, in_rows
 
 _STATE = {state.value: state for state in JobState}
 
-_LAST_NUMBER = Prepared(
-    select(sequences.c.value).where(sequences.c.name == bindparam("this_name")).with_for_update(), ["this_name"]
-)
 _LOCK = Prepared(
-    select(jobs).where(in_list(jobs.c.job_id, bindparam("ids"))).order_by(jobs.c.job_id).with_for_update(), ["ids"]
+    select(jobs).where(in_list(jobs.c.job_id, bindparam("ids"))).with_for_update(skip_locked=True), ["ids"]
 )
 _LOCK_OF_TASKS = Prepared(
     select(jobs)
-    .where(jobs.c.job_id.in_(select(tasks.c.job_id).where(in_list(tasks.c.task_id, bindparam("ids")))))
-    .order_by(jobs.c.job_id)
-    .with_for_update(),
+    .where(
+        in_rows(
+            jobs.c.job_id, select(tasks.c.job_id).where(in_list(tasks.c.task_id, bindparam("ids"))).scalar_subquery()
+        )
+    )
+    .with_for_update(skip_locked=True),
     ["ids"],
 )
-_BY_REFERENCE = Prepared(
-    select(jobs).where(in_list(jobs.c.reference, bindparam("references"))).order_by(jobs.c.job_id).with_for_update(),
-    ["references"],
-)
-# By the task's number: of an activity that was done more than once, the newest counts.
+_BY_REFERENCE = Prepared(select(jobs).where(in_list(jobs.c.reference, bindparam("references"))), ["references"])
 _OUTPUTS = Prepared(
-    select(tasks.c.job_id, tasks.c.activity, tasks.c.output)
-    .where(in_list(tasks.c.job_id, bindparam("ids")), tasks.c.output.is_not(None))
-    .order_by(tasks.c.task_id),
+    select(tasks.c.task_id, tasks.c.job_id, tasks.c.activity, tasks.c.output).where(
+        in_list(tasks.c.job_id, bindparam("ids")), tasks.c.output.is_not(None)
+    ),
     ["ids"],
 )
 
 
 def next_number(tx: Transaction, name: str) -> int:
-    """Return a number that was never given before, for a new job (``job``) or task (``task``).
-
-    The last one is read once, under the sequence's lock, and written with everything else at the flush.
-    """
-    if name not in tx.numbers:
-        tx.numbers[name] = _LAST_NUMBER.rows(tx.connection, name)[0][0]
-    tx.numbers[name] += 1
-    return tx.numbers[name]
+    """Return a number that was never given before, for a new job (``job``) or task (``task``)."""
+    return tx.dialect.next_number(tx, name)
 
 
 def job_of_row(row: Sequence[Any]) -> Job:
@@ -59,7 +49,11 @@ def job_of_row(row: Sequence[Any]) -> Job:
 
 
 def lock_jobs(tx: Transaction, ids: Iterable[int]) -> None:
-    """Read jobs into ``tx.jobs`` and lock their rows, in the order of their numbers; unknown ones stay out."""
+    """Read jobs into ``tx.jobs`` and lock their rows.
+
+    Unknown ones stay out, and so do those that another transaction has locked: none is waited for, so that no two
+    transactions can ever wait for each other.
+    """
     missing = [number for number in ids if number not in tx.jobs]
     if missing:
         for row in _LOCK.rows(tx.connection, tx.dialect.list_parameter(missing)):
@@ -67,7 +61,7 @@ def lock_jobs(tx: Transaction, ids: Iterable[int]) -> None:
 
 
 def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:
-    """Read and lock the jobs of tasks, in the order of their numbers."""
+    """Read and lock the jobs of tasks, as `lock_jobs` does."""
     if any(number not in tx.tasks or tx.tasks[number].job_id not in tx.jobs for number in task_ids):
         for row in _LOCK_OF_TASKS.rows(tx.connection, tx.dialect.list_parameter(list(task_ids))):
             if row[0] not in tx.jobs:
@@ -75,10 +69,10 @@ def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:
 
 
 def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str], Job]:
-    """Return the jobs of any plan that have one of ``references``, by plan and reference."""
+    """Return the jobs of any plan that have one of ``references``, by plan and reference. They are not locked."""
     found: dict[tuple[str, str], Job] = {}
     for row in _BY_REFERENCE.rows(tx.connection, tx.dialect.list_parameter(list(references))):
-        job = tx.jobs.setdefault(row[0], job_of_row(row))
+        job = tx.jobs.get(row[0]) or job_of_row(row)
         found[job.plan, job.reference] = job
     return found
 
@@ -96,7 +90,9 @@ def load_outputs(tx: Transaction, ids: Iterable[int]) -> None:
         return
     tx.flush_tasks()  # what was given in this transaction counts, too
     tx.outputs.update((number, {}) for number in missing)
-    for job_id, activity, output in _OUTPUTS.rows(tx.connection, tx.dialect.list_parameter(missing)):
+    rows = _OUTPUTS.rows(tx.connection, tx.dialect.list_parameter(missing))
+    # By the task's number: of an activity that was done more than once, the newest counts.
+    for _task_id, job_id, activity, output in sorted(rows):
         tx.outputs[job_id][activity] = output
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, true, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from act.contract import Receipt
-from hmskit.prepared import Prepared
+from hmskit.prepared import update_rows
 from oms.domain.task import Job
 from oms.storage.tables import UNDELIVERED, outbox, stopped_streams
 from oms.storage.transaction import Transaction
@@ -23,12 +23,7 @@ _PENDING = (
     .order_by(outbox.c.id)
     .limit(bindparam("limit"))
 )
-_MARK = Prepared(
-    update(outbox)
-    .where(outbox.c.id == bindparam("this_id"))
-    .values(delivered=true(), ledger_index=bindparam("ledger_index"), leaf_hash=bindparam("leaf_hash")),
-    ["ledger_index", "leaf_hash", "this_id"],
-)
+_MARK = update_rows(outbox, ["delivered", "ledger_index", "leaf_hash"], key="id")
 _REWIND = (
     update(outbox)
     .where(outbox.c.stream == bindparam("this_stream"), outbox.c.seq >= bindparam("from_seq"))
@@ -83,7 +78,7 @@ def mark_delivered(tx: Transaction, delivered: Sequence[tuple[Pending, Receipt]]
     """Keep ACT's receipts; these events are not sent again."""
     _MARK.many(
         tx.connection,
-        [(receipt.index, bytes.fromhex(receipt.leaf_hash), event.id) for event, receipt in delivered],
+        [(True, receipt.index, bytes.fromhex(receipt.leaf_hash), event.id) for event, receipt in delivered],
     )
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, literal_column, null, select, update
+from sqlalchemy import URL, BigInteger, Connection, bindparam, literal_column, null, select, update
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from hmskit import sqlite
+from hmskit.errors import CannotOpenError
 from hmskit.prepared import Prepared
-from oms.storage.tables import READY, lane_counts, tasks, workers
-from oms.storage.transaction import Dialect, in_list
+from oms.storage.database import Database
+from oms.storage.tables import READY, lane_counts, sequences, tasks, workers
+from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
 
 
 @compiles(in_list, "sqlite")
@@ -20,6 +25,17 @@ def _in_list(element: in_list, compiler: SQLCompiler, **options: Any) -> str:  #
     column, parameter = element.clauses
     values = f"SELECT value FROM json_each({compiler.process(parameter, **options)})"  # noqa: S608 - compiled SQL
     return f"{compiler.process(column, **options)} IN ({values})"
+
+
+@compiles(job_is_free, "sqlite")
+def _job_is_free(_element: job_is_free, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401
+    return "1"
+
+
+@compiles(in_rows, "sqlite")
+def _in_rows(element: in_rows, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    column, rows = element.clauses
+    return f"{compiler.process(column, **options)} IN {compiler.process(rows, **options)}"
 
 
 _counts = insert(lane_counts).values({name: bindparam(name) for name in ("lane", "shard", "queued", "running")})
@@ -30,8 +46,35 @@ _due = (
     .order_by(tasks.c.priority.desc(), tasks.c.available_at, tasks.c.task_id)
     .limit(bindparam("limit"))
 )
+_LAST_NUMBER = Prepared(select(sequences.c.value).where(sequences.c.name == bindparam("this_name")), ["this_name"])
+_KEEP_NUMBER = Prepared(
+    update(sequences).where(sequences.c.name == bindparam("this_name")).values(value=bindparam("last")),
+    ["last", "this_name"],
+)
+
+
+def _now_ms(_connection: Connection) -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _next_number(tx: Transaction, name: str) -> int:
+    """Count on from the last number, which is read once and written with everything else at the flush."""
+    if name not in tx.last_numbers:
+        tx.last_numbers[name] = _LAST_NUMBER.rows(tx.connection, name)[0][0]
+    tx.last_numbers[name] += 1
+    return tx.last_numbers[name]
+
+
+def _keep_numbers(tx: Transaction) -> None:
+    _KEEP_NUMBER.many(tx.connection, [(number, name) for name, number in tx.last_numbers.items()])
+    tx.last_numbers.clear()
+
 
 SQLITE = Dialect(
+    is_shared=False,
+    now_ms=_now_ms,
+    next_number=_next_number,
+    keep_numbers=_keep_numbers,
     add_counts=Prepared(
         _counts.on_conflict_do_update(
             index_elements=["lane", "shard"],
@@ -48,7 +91,7 @@ SQLITE = Dialect(
     ),
     claim=Prepared(
         update(tasks)
-        .where(tasks.c.task_id.in_(_due))
+        .where(in_rows(tasks.c.task_id, _due.scalar_subquery()))
         .values(
             status=literal_column("'running'"),
             attempt=tasks.c.attempt + literal_column("1"),
@@ -65,3 +108,36 @@ SQLITE = Dialect(
     ),
     list_parameter=json.dumps,
 )
+
+
+def open_file(url: URL) -> Database:
+    """Open the database file, or make an empty one.
+
+    Raises:
+        CannotOpenError: it cannot be used; the message says why and what to do.
+    """
+    path = sqlite.database_path(url)
+    warning = sqlite.check_version()
+    guard = sqlite.FileGuard(path)
+    writer = sqlite.writer_engine(url)
+    try:
+        writer.connect().close()
+        guard.opened()
+    except BaseException as error:
+        writer.dispose()
+        guard.close()
+        if isinstance(error, DBAPIError):
+            raise CannotOpenError(
+                f"The database cannot be opened: {sqlite.why_unavailable(error) or error.orig}"
+            ) from error
+        raise
+    return Database(
+        url=url,
+        name=str(url.database),
+        writer=writer,
+        reader=sqlite.reader_engine(url),
+        writers=1,
+        dialect=SQLITE,
+        guard=guard,
+        warning=warning,
+    )

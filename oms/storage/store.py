@@ -1,72 +1,101 @@
-"""Open OMS's database: one connection that writes, some that read, and the schema they expect."""
+"""Open OMS's database: connections that write, some that read, and the schema they expect."""
 
 from __future__ import annotations
 
 import os
 import random
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from hmskit import migrate, sqlite
-from hmskit.database import CannotOpenError
+from hmskit import migrate
+from hmskit.database import CannotOpenError, may_run_again, why_unavailable
 from oms.domain.errors import UnavailableError
+from oms.storage.database import Database
 from oms.storage.plan_cache import PlanCache
-from oms.storage.sqlite import SQLITE
+from oms.storage.sqlite import open_file
 from oms.storage.tables import SCHEMA_REVISION
-from oms.storage.transaction import Dialect, Transaction
+from oms.storage.transaction import Transaction
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+DEFAULT_WRITERS = 1
+COUNT_SHARDS = 64
+"""How many rows the counts of a lane are spread over at most."""
+
+
+class RunAgainError(UnavailableError):
+    """Another transaction was in the way, or the connection broke before the commit: nothing was changed."""
 
 
 class Store:
-    """An open database. ``close`` gives its file back.
+    """An open database. ``close`` gives it back.
 
     Attributes:
         plans: the compiled plans.
+        writers: how many connections may write at once, each in a thread of its own.
+        is_shared: other processes may use the database, too.
         warning: what an operator should know of this database's engine; None where all is well.
     """
 
-    def __init__(self, url: URL, writer: Engine, reader: Engine, guard: sqlite.FileGuard, dialect: Dialect) -> None:
-        self.url = url
-        self.warning: str | None = None
+    def __init__(self, database: Database) -> None:
+        self.url = database.url
+        self.name = database.name
+        self.writers = database.writers
+        self.dialect = database.dialect
+        self.is_shared = database.dialect.is_shared
+        self.warning = database.warning
         self.plans = PlanCache()
-        self._writer = writer
-        self._reader = reader
-        self._guard = guard
-        self._dialect = dialect
+        self._database = database
+        # Where many write at once, each adds to rows of its own; that two share one costs them a wait, no more.
+        self._first_shard = secrets.randbelow(COUNT_SHARDS) if self.is_shared else 0
 
     @contextmanager
     def connect_writer(self) -> Iterator[Connection]:
-        """Give the writing connection; there is one, and one thread may use it."""
-        with self._writer.connect() as connection:
+        """Give a connection that writes; there are `writers` of them, and each is one thread's."""
+        with self.translated(), self._database.writer.connect() as connection:
             yield connection
 
     @contextmanager
-    def begin(self, connection: Connection, *, now_ms: int) -> Iterator[Transaction]:
-        """Open a transaction on the writing connection; flush and commit it at the end of the block.
+    def begin(self, connection: Connection, *, now_ms: int | None = None, writer: int = 0) -> Iterator[Transaction]:
+        """Open a transaction on a writing connection; flush and commit it at the end of the block.
 
-        When the block returns, everything in it is on disk; when it raises, nothing is.
+        When the block returns, everything in it is on disk; when it raises, nothing is, but for a connection that
+        breaks while its COMMIT is on the way: then nobody knows.
+
+        Args:
+            connection: from `connect_writer`.
+            now_ms: the transaction's time; None: by the clock that all who use the database share.
+            writer: which of the `writers` this is.
 
         Raises:
+            RunAgainError: nothing was changed, and the same may succeed at once.
             UnavailableError: the database cannot take it now.
         """
-        self._check_file()
-        with self.translated(), _rolled_back(connection), connection.begin():
-            tx = Transaction(
-                connection=connection,
-                dialect=self._dialect,
-                plans=self.plans,
-                now_ms=now_ms,
-                random_bytes=os.urandom,
-                random_unit=random.random,
-            )
-            yield tx
-            tx.flush()
+        self._check_lost()
+        is_committing = False
+        try:
+            with _rolled_back(connection), connection.begin():
+                tx = Transaction(
+                    connection=connection,
+                    dialect=self.dialect,
+                    plans=self.plans,
+                    now_ms=self.dialect.now_ms(connection) if now_ms is None else now_ms,
+                    random_bytes=os.urandom,
+                    random_unit=random.random,
+                    shard=(self._first_shard + writer) % COUNT_SHARDS,
+                )
+                yield tx
+                tx.flush()
+                is_committing = True
+        except DBAPIError as error:
+            if not is_committing and may_run_again(error):
+                raise RunAgainError(f"The database cannot take it now: {why_unavailable(error)}.") from error
+            raise _translated(error) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -75,16 +104,14 @@ class Store:
         Raises:
             UnavailableError: the database cannot answer now.
         """
-        self._check_file()
-        with self.translated(), self._reader.begin() as connection:
+        self._check_lost()
+        with self.translated(), self._database.reader.begin() as connection:
             yield connection
 
-    def _check_file(self) -> None:
-        if self._guard.is_gone():
-            raise UnavailableError(
-                f"The database file {self.url.database} is gone or was replaced while the service ran: "
-                "put it back and restart the service."
-            )
+    def _check_lost(self) -> None:
+        lost = self._database.lost()
+        if lost is not None:
+            raise UnavailableError(f"{lost[:1].upper()}{lost[1:]}.")
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -94,15 +121,13 @@ class Store:
         except PoolTimeoutError as error:
             raise UnavailableError("Too many reads at once; try again.") from error
         except DBAPIError as error:
-            reason = sqlite.why_unavailable(error)
-            if reason is None:
-                raise
-            raise UnavailableError(f"The database cannot take it now: {reason}. Nothing was changed.") from error
+            raise _translated(error) from error
 
     def is_ready(self) -> str | None:
         """Return None when the database answers and its schema is current, else what is wrong."""
-        if self._guard.is_gone():
-            return "the database file is gone or was replaced"
+        lost = self._database.lost()
+        if lost is not None:
+            return lost
         try:
             with self.reading() as connection:
                 revision = migrate.schema_revision(connection)
@@ -112,11 +137,20 @@ class Store:
             return f"the schema is at {revision}, this release needs {SCHEMA_REVISION}: run 'oms migrate'"
         return None
 
+    def migrate(self) -> None:
+        """Bring the schema up to date."""
+        with self.translated():
+            migrate.upgrade(self._database.writer, MIGRATIONS)
+
     def close(self) -> None:
-        """Close every connection and give the file back."""
-        self._reader.dispose()
-        self._writer.dispose()
-        self._guard.close()
+        """Close every connection and give the database back."""
+        self._database.close()
+
+
+def _translated(error: DBAPIError) -> Exception:
+    """Return `UnavailableError` for what passes by itself, and ``error`` itself where a statement is wrong."""
+    reason = why_unavailable(error)
+    return error if reason is None else UnavailableError(f"The database cannot take it now: {reason}.")
 
 
 @contextmanager
@@ -130,30 +164,23 @@ def _rolled_back(connection: Connection) -> Iterator[None]:
         raise
 
 
-def open_store(database_url: str, *, may_migrate: bool = True) -> Store:
+def open_store(database_url: str, *, may_migrate: bool = True, writers: int = DEFAULT_WRITERS) -> Store:
     """Open the database, and bring its schema up to date first where that is allowed.
+
+    Args:
+        database_url: ``sqlite:///...`` or ``postgresql+psycopg://...``.
+        may_migrate: False: an older schema is refused.
+        writers: how many connections may write at once; a SQLite file has one.
 
     Raises:
         CannotOpenError: it cannot be used; the message says what to do.
     """
+    store = Store(_open_database(database_url, writers=writers))
     try:
-        url = make_url(database_url)
-    except ArgumentError:
-        raise CannotOpenError(f"{database_url!r} is no database URL; one reads sqlite:///oms.db") from None
-    if url.get_backend_name() != "sqlite":
-        raise CannotOpenError(f"{url.get_backend_name()!r} is not supported; use a URL like sqlite:///oms.db")
-    path = sqlite.database_path(url)
-    warning = sqlite.check_version()
-    guard = sqlite.FileGuard(path)
-    writer = sqlite.writer_engine(url)
-    store = Store(url, writer, sqlite.reader_engine(url), guard, SQLITE)
-    store.warning = warning
-    try:
-        with store.translated(), writer.connect() as connection:
+        with store.connect_writer() as connection:
             revision = migrate.schema_revision(connection)
-        guard.opened()
         if revision != SCHEMA_REVISION:
-            _bring_up_to_date(store, writer, revision, may_migrate=may_migrate)
+            _bring_up_to_date(store, revision, may_migrate=may_migrate)
     except UnavailableError as error:
         store.close()
         raise CannotOpenError(error.detail) from error
@@ -163,17 +190,35 @@ def open_store(database_url: str, *, may_migrate: bool = True) -> Store:
     return store
 
 
-def _bring_up_to_date(store: Store, writer: Engine, revision: str | None, *, may_migrate: bool) -> None:
+def _open_database(database_url: str, *, writers: int) -> Database:
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise CannotOpenError("the database URL cannot be read: write it like sqlite:///oms.db") from None
+    match url.drivername:
+        case "sqlite" | "sqlite+pysqlite":
+            return open_file(url)
+        case "postgresql" | "postgresql+psycopg":
+            from oms.storage.postgres import open_server  # noqa: PLC0415 - its driver is an extra
+
+            return open_server(url, writers=writers)
+        case other:
+            raise CannotOpenError(
+                f"{other!r} is not supported; use a URL like sqlite:///oms.db or "
+                "postgresql+psycopg://user:password@host/oms"
+            )
+
+
+def _bring_up_to_date(store: Store, revision: str | None, *, may_migrate: bool) -> None:
     known = {path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("*.py")}
     if revision is not None and revision not in known:
         raise CannotOpenError(
-            f"the schema of {store.url.database} is at {revision}, newer than this release knows: install the "
+            f"the schema of {store.name} is at {revision}, newer than this release knows: install the "
             "release that wrote it, or restore a back-up from before"
         )
     if not may_migrate:
         raise CannotOpenError(
-            f"the schema of {store.url.database} is at {revision}, this release needs {SCHEMA_REVISION}: "
+            f"the schema of {store.name} is at {revision}, this release needs {SCHEMA_REVISION}: "
             "run 'oms migrate', or allow it on start with OMS_MIGRATE=1"
         )
-    with store.translated():
-        migrate.upgrade(writer, MIGRATIONS)
+    store.migrate()

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     String,
     Table,
     Text,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration; a test holds it against the folder."""
 
 metadata = MetaData()
@@ -42,11 +43,16 @@ jobs = Table(
     Column("error", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
     # The reference leads: it is asked for alone, too.
     Index("ux_jobs_reference_plan", "reference", "plan", unique=True),
     Index("ix_jobs_plan", "plan", "job_id"),
     Index("ix_jobs_state", "state", "job_id"),
 )
+FINISHED = text("finished_at IS NOT NULL")
+# Not on updated_at, which every event changes: PostgreSQL would then write all indexes of the row anew each time, and
+# a third fewer changes a second get through. This one is written when a job ends.
+Index("ix_jobs_finished", jobs.c.finished_at, jobs.c.job_id, sqlite_where=FINISHED, postgresql_where=FINISHED)
 
 tasks = Table(
     "tasks",
@@ -141,6 +147,7 @@ workers = Table(
     Column("lane", String(100), primary_key=True),
     Column("worker", String(200), primary_key=True),
     Column("last_seen", BigInteger, nullable=False),
+    Index("ix_workers_last_seen", "last_seen"),
 )
 
 plans = Table(
@@ -163,4 +170,16 @@ sequences = Table(
     Column("name", String(20), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""The last number given to a job and to a task. Numbers are never given twice, also after their rows are gone."""
+"""The last number given to a job and to a task. Numbers are never given twice, also after their rows are gone.
+
+One row that every transaction changes would make all writers wait for each other: PostgreSQL has these instead."""
+NUMBERS = {name: Sequence(f"{name}_numbers", metadata=metadata) for name in ("job", "task")}
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+"""Which tower does what only one needs to do, and until when. For efficiency: two that do it do no harm."""

@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, true, update
+from sqlalchemy import Connection, bindparam, func, literal_column, select, true, update
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Act, Task, TaskStatus
 from oms.storage.jobs import lock_jobs_of_tasks
-from oms.storage.tables import RUNNING, WAITING, tasks, workers
-from oms.storage.transaction import Change, Transaction, in_list
+from oms.storage.tables import READY, RUNNING, WAITING, tasks, workers
+from oms.storage.transaction import Change, Dialect, Transaction, in_list, in_rows, job_is_free
 
 _STATUS = {status.value: status for status in TaskStatus}
 _ACT = {act.value: act for act in Act}
 
 _LOAD = Prepared(select(tasks).where(in_list(tasks.c.task_id, bindparam("ids"))), ["ids"])
+_DUE = select(tasks.c.task_id).where(WAITING, tasks.c.available_at <= bindparam("now"))
 _WAKE = Prepared(
     update(tasks)
-    .where(WAITING, tasks.c.available_at <= bindparam("now"))
+    # What another transaction holds, it wakes itself, or the next look finds it.
+    .where(in_rows(tasks.c.task_id, _DUE.with_for_update(skip_locked=True).scalar_subquery()))
     .values(ready=true())
     .returning(tasks.c.task_id, tasks.c.lane),
     ["now"],
 )
 _EXPIRED = Prepared(
     select(tasks)
-    .where(RUNNING, tasks.c.lease_expires_at <= bindparam("now"))
+    # What another transaction works on shows a sign of life.
+    .where(RUNNING, tasks.c.lease_expires_at <= bindparam("now"), job_is_free())
     .order_by(tasks.c.lease_expires_at)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True),
@@ -39,6 +42,17 @@ _NEXT_DUE = Prepared(
     ),
     [],
 )
+_HAS_READY = Prepared(
+    select(literal_column("1")).where(tasks.c.lane == bindparam("this_lane"), READY).limit(literal_column("1")),
+    ["this_lane"],
+)
+_READY_IN = (
+    select(tasks.c.lane, tasks.c.task_id)
+    .where(READY, in_list(tasks.c.lane, bindparam("lanes")))
+    .limit(bindparam("limit"))
+    .subquery()
+)
+_COUNT_READY = select(_READY_IN.c.lane, func.count()).group_by(_READY_IN.c.lane)
 _POLLED = select(workers.c.lane).where(workers.c.last_seen > bindparam("since")).distinct()
 
 
@@ -52,12 +66,18 @@ def task_of_row(row: Sequence[Any]) -> Task:
 
 
 def lock_tasks(tx: Transaction, ids: Sequence[int]) -> None:
-    """Lock the jobs of tasks, then read the tasks into ``tx.tasks``; unknown ones stay out.
+    """Lock the jobs of tasks, then read the tasks into ``tx.tasks``.
 
-    A task is changed only under its job's lock, so that the job's events have one order.
+    A task is changed only under its job's lock, so that the job's events have one order. Unknown tasks stay out; those
+    whose job another transaction has locked go into ``tx.busy`` instead.
     """
     lock_jobs_of_tasks(tx, ids)
     load_tasks(tx, ids)
+    for number in ids:
+        task = tx.tasks.get(number)
+        if task is not None and task.job_id not in tx.jobs:
+            del tx.tasks[number]
+            tx.busy.add(number)
 
 
 def load_tasks(tx: Transaction, ids: Iterable[int]) -> None:
@@ -79,6 +99,8 @@ def add_task(tx: Transaction, task: Task) -> None:
 def move_task(tx: Transaction, task: Task, status: TaskStatus, *, lane: str | None = None) -> None:
     """Give ``task`` a status (and a lane), and keep the lanes' counts equal to their lists."""
     tx.count(task.lane, task.status, -1)
+    if task.status is TaskStatus.QUEUED and task.ready and tx.woken[task.lane]:
+        tx.woken[task.lane] -= 1
     task.status = status
     if lane is not None:
         task.lane = lane
@@ -94,6 +116,9 @@ def claim_tasks(tx: Transaction, *, lane: str, limit: int) -> list[Task]:
     One statement, so that concurrent callers never get the same task: PostgreSQL skips rows that another claim
     has locked, and SQLite (which ignores that clause) admits one writer at a time. The attempt is counted and
     its token made here; together they fence off a worker whose lease has run out. Records no event.
+
+    Where others hold ready tasks at this moment, and may yet let go of them, the lane is noted in ``tx.contended``:
+    that nothing was found there does not mean that nothing is there.
     """
     tx.flush_tasks()
     claimed = [task_of_row(row) for row in tx.dialect.claim.rows(tx.connection, tx.now_ms, lane, limit)]
@@ -101,6 +126,9 @@ def claim_tasks(tx: Transaction, *, lane: str, limit: int) -> list[Task]:
     claimed.sort(key=lambda task: (-task.priority, task.available_at, task.task_id))
     for task in claimed:
         tx.tasks[task.task_id] = task
+    tx.claimed[lane] += len(claimed)
+    if len(claimed) < limit and tx.dialect.is_shared and _HAS_READY.rows(tx.connection, lane):
+        tx.contended.add(lane)
     tx.count(lane, TaskStatus.QUEUED, -len(claimed))
     tx.count(lane, TaskStatus.RUNNING, len(claimed))
     return claimed
@@ -132,10 +160,16 @@ def next_due_ms(tx: Transaction) -> int | None:
 
 
 def see_workers(tx: Transaction, seen: Iterable[tuple[str, str]]) -> None:
-    """Note that each (lane, worker) polled now."""
-    tx.dialect.see_worker.many(tx.connection, [(lane, worker, tx.now_ms) for lane, worker in seen])
+    """Note that each (lane, worker) polled now; it is written at the flush."""
+    tx.seen_workers += [(lane, worker, tx.now_ms) for lane, worker in seen]
 
 
 def polled_lanes(tx: Transaction, *, since_ms: int) -> set[str]:
     """Return the lanes that a named worker has polled since then."""
     return set(tx.connection.execute(_POLLED, {"since": since_ms}).scalars())
+
+
+def ready_tasks(connection: Connection, dialect: Dialect, lanes: Sequence[str], *, limit: int) -> dict[str, int]:
+    """Return how many tasks are ready in each of ``lanes`` that has any, counting up to ``limit`` in all."""
+    rows = connection.execute(_COUNT_READY, {"lanes": dialect.list_parameter(list(lanes)), "limit": limit})
+    return dict(map(tuple, rows))

@@ -7,19 +7,19 @@ The verbs decide on these objects in memory; `Transaction.flush` writes all chan
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, FunctionElement, bindparam, insert, update
+from sqlalchemy import Connection, FunctionElement
 from sqlalchemy.types import NullType
 
-from hmskit.prepared import Prepared
-from oms.domain.task import Job, Task, TaskStatus
+from hmskit.prepared import Prepared, in_one_go, insert_rows, update_rows
+from oms.domain.task import FINISHED, Job, Task, TaskStatus
 from oms.storage.plan_cache import PlanCache
-from oms.storage.tables import jobs, outbox, sequences, tasks
+from oms.storage.tables import jobs, outbox, tasks
 
 
 class in_list(FunctionElement[Any]):  # noqa: N801 - reads as SQL
@@ -34,17 +34,48 @@ class in_list(FunctionElement[Any]):  # noqa: N801 - reads as SQL
     name = "in_list"
 
 
+class in_rows(FunctionElement[Any]):  # noqa: N801 - reads as SQL
+    """``in_rows(column, select.scalar_subquery())``: the column is one of the rows that the select gives.
+
+    The select is run once, whatever the planner thinks of it: run again for another row, a claim would claim others.
+    """
+
+    type = NullType()
+    inherit_cache = True
+    name = "in_rows"
+
+
+class job_is_free(FunctionElement[Any]):  # noqa: N801 - reads as SQL
+    """``job_is_free()``, in a select of tasks: no other transaction has locked the task's job; this one has it now.
+
+    Always true on SQLite, where one transaction writes at a time. Elsewhere it is a select of its own for each row, not
+    a join: a join's plan would depend on how many jobs there were when it was made.
+    """
+
+    type = NullType()
+    inherit_cache = True
+    name = "job_is_free"
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """What differs by database.
 
     Attributes:
+        is_shared: several transactions may be open at once, of this process and of others.
+        now_ms: the clock of a transaction that begins.
+        next_number: gives a new job or task its number.
+        keep_numbers: writes, at the flush, which numbers were given.
         add_counts: (lane, shard, queued, running): adds to that row of the lanes' counts.
         see_worker: (lane, worker, last_seen): notes that the worker polled the lane then.
         claim: (now, lane, limit): takes up to ``limit`` ready tasks of the lane, and gives their rows.
         list_parameter: makes the parameter of an `in_list` out of a list.
     """
 
+    is_shared: bool
+    now_ms: Callable[[Connection], int]
+    next_number: Callable[[Transaction, str], int]
+    keep_numbers: Callable[[Transaction], None]
     add_counts: Prepared
     see_worker: Prepared
     claim: Prepared
@@ -61,7 +92,7 @@ class Change(IntEnum):
 
 JOB_COLUMNS = tuple(f.name for f in fields(Job))
 TASK_COLUMNS = tuple(f.name for f in fields(Task))
-_JOB_STATE = ("state", "position", "seq", "error", "updated_at")
+_JOB_STATE = ("state", "position", "seq", "error", "updated_at", "finished_at")
 _TASK_STATE = (
     "status",
     "failures",
@@ -79,26 +110,17 @@ _TASK_PLACE = ("lane", "ready", "priority", "lease_sec", "available_at")
 _EVENT = ("stream", "seq", "body", "created_at", "delivered")
 
 
-def _update(table: Any, columns: Sequence[str], key: str) -> Prepared:  # noqa: ANN401 - SQLAlchemy's Table
-    statement = update(table).where(table.c[key] == bindparam("this_row"))
-    return Prepared(statement.values({name: bindparam(name) for name in columns}), [*columns, "this_row"])
-
-
-def _insert(table: Any, columns: Sequence[str]) -> Prepared:  # noqa: ANN401 - SQLAlchemy's Table
-    return Prepared(insert(table).values({name: bindparam(name) for name in columns}), columns)
-
-
-_INSERT_JOBS = _insert(jobs, JOB_COLUMNS)
-_INSERT_TASKS = _insert(tasks, TASK_COLUMNS)
-_INSERT_EVENTS = _insert(outbox, _EVENT)
-_UPDATE_NUMBERS = _update(sequences, ["value"], "name")
-_UPDATE_JOBS = _update(jobs, _JOB_STATE, "job_id")
+_INSERT_JOBS = insert_rows(jobs, JOB_COLUMNS)
+_INSERT_TASKS = insert_rows(tasks, TASK_COLUMNS)
+_INSERT_EVENTS = insert_rows(outbox, _EVENT)
+_UPDATE_JOBS = update_rows(jobs, _JOB_STATE, key="job_id")
 _UPDATE_TASKS = {
-    Change.WORKER: _update(tasks, ["worker"], "task_id"),
-    Change.STATE: _update(tasks, _TASK_STATE, "task_id"),
-    Change.PLACE: _update(tasks, _TASK_STATE + _TASK_PLACE, "task_id"),
+    Change.WORKER: update_rows(tasks, ["worker"], key="task_id"),
+    Change.STATE: update_rows(tasks, _TASK_STATE, key="task_id"),
+    Change.PLACE: update_rows(tasks, _TASK_STATE + _TASK_PLACE, key="task_id"),
 }
 _job_row = attrgetter(*JOB_COLUMNS)
+_job_key = attrgetter("reference", "plan")
 _task_row = attrgetter(*TASK_COLUMNS)
 _changed_job_row = attrgetter(*_JOB_STATE, "job_id")
 _changed_task_row: dict[Change, Callable[[Task], tuple[Any, ...]]] = {
@@ -125,9 +147,14 @@ class Transaction:
         tasks: the tasks read or made here, by number.
         outputs: by job number the outputs that were read here or given since, canonical JSON by activity.
         woken: by lane how many tasks became ready: who waits there may be served in this transaction.
+        busy: tasks whose job another transaction works on at this moment.
+        claimed: by lane how many tasks were handed out.
+        contended: lanes where a claim came back short although tasks are ready: others hold them at this moment.
         has_woken_due: the waiting tasks whose time has come were made ready.
         recorded: how many events were recorded.
-        numbers: the last number given, of each sequence that was used here.
+        last_numbers: the last number given, of each sequence that was used here (SQLite).
+        numbers: numbers that were taken and not given yet (PostgreSQL).
+        numbers_taken: how many were last taken at once (PostgreSQL).
     """
 
     connection: Connection
@@ -142,19 +169,26 @@ class Transaction:
     tasks: dict[int, Task] = field(default_factory=dict)
     outputs: dict[int, dict[str, str]] = field(default_factory=dict)
     woken: Counter[str] = field(default_factory=Counter)
+    busy: set[int] = field(default_factory=set)
+    claimed: Counter[str] = field(default_factory=Counter)
+    contended: set[str] = field(default_factory=set)
     has_woken_due: bool = False
     recorded: int = 0
-    numbers: dict[str, int] = field(default_factory=dict)
+    last_numbers: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, list[int]] = field(default_factory=dict)
+    numbers_taken: dict[str, int] = field(default_factory=dict)
     new_jobs: dict[int, Job] = field(default_factory=dict)
     new_tasks: dict[int, Task] = field(default_factory=dict)
     changed_jobs: dict[int, Job] = field(default_factory=dict)
     changed_tasks: dict[int, Change] = field(default_factory=dict)
     new_events: list[tuple[Any, ...]] = field(default_factory=list)
+    seen_workers: list[tuple[str, str, int]] = field(default_factory=list)
     counts: dict[str, list[int]] = field(default_factory=dict)
 
     def job_changed(self, job: Job) -> None:
         """Write ``job`` at the flush."""
         job.updated_at = self.now_ms
+        job.finished_at = self.now_ms if job.state in FINISHED else None
         if job.job_id not in self.new_jobs:
             self.changed_jobs[job.job_id] = job
 
@@ -174,6 +208,8 @@ class Transaction:
     def flush_tasks(self) -> None:
         """Write the tasks' changes so far, for a statement that reads them. The objects stay valid."""
         connection = self.connection
+        if self.dialect.is_shared:
+            self._insert_jobs()  # a claim there locks a task with its job
         _INSERT_TASKS.many(connection, [_task_row(task) for task in self.new_tasks.values()])
         self.new_tasks.clear()
         if self.changed_tasks:
@@ -184,26 +220,42 @@ class Transaction:
             self.changed_tasks.clear()
 
     def flush(self) -> None:
-        """Write every change, one statement per table; the end of a transaction."""
+        """Write every change, one statement per table; the end of a transaction.
+
+        Where transactions run side by side, locks on existing jobs and tasks are never waited for. What may be waited
+        for comes in one order: keys of new jobs, sorted; rows that many share, sorted and last. So none waits for one
+        that waits for it.
+        """
+        with in_one_go(self.connection):
+            self._write()
+        for written in (
+            self.changed_jobs,
+            self.new_events,
+            self.seen_workers,
+            self.counts,
+        ):
+            written.clear()
+
+    def _insert_jobs(self) -> None:
+        new_jobs = list(self.new_jobs.values())
+        if self.dialect.is_shared:
+            new_jobs.sort(key=_job_key)
+        _INSERT_JOBS.many(self.connection, [_job_row(job) for job in new_jobs])
+        self.new_jobs.clear()
+
+    def _write(self) -> None:
         connection = self.connection
         self.flush_tasks()
-        _UPDATE_NUMBERS.many(connection, [(number, name) for name, number in self.numbers.items()])
-        _INSERT_JOBS.many(connection, [_job_row(job) for job in self.new_jobs.values()])
+        self.dialect.keep_numbers(self)
+        self._insert_jobs()
         _UPDATE_JOBS.many(connection, [_changed_job_row(job) for job in self.changed_jobs.values()])
         _INSERT_EVENTS.many(connection, self.new_events)
+        self.dialect.see_worker.many(connection, sorted(self.seen_workers))
         self.dialect.add_counts.many(
             connection,
             [
                 (lane, self.shard, queued, running)
-                for lane, (queued, running) in self.counts.items()
+                for lane, (queued, running) in sorted(self.counts.items())
                 if queued or running
             ],
         )
-        for written in (
-            self.numbers,
-            self.new_jobs,
-            self.changed_jobs,
-            self.new_events,
-            self.counts,
-        ):
-            written.clear()

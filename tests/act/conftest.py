@@ -1,31 +1,44 @@
 """Fixtures of ACT's tests.
 
-Whatever touches the database takes ``url``, ``store`` or ``fresh_url``, so that it runs on every database.
+Whatever touches the database takes ``url``, ``store`` or ``lend_url``, so that it runs on every database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
 from act.storage.store import Store, open_store
+from tests.database import Kind
+from tests.databases import Databases, NewDatabase
 
-
-@pytest.fixture(params=["sqlite"])
-def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Make the URL of another empty database of the same kind at each call."""
-    assert request.param == "sqlite"
-    numbers = count()
-    return lambda: f"sqlite:///{tmp_path / f'act{next(numbers)}.db'}"
+LendUrl = Callable[[], AbstractContextManager[str]]
 
 
 @pytest.fixture
-def url(fresh_url: Callable[[], str]) -> str:
-    """The URL of an empty database."""
-    return fresh_url()
+def url(new_database: NewDatabase) -> str:
+    """The URL of an empty ledger database: it has the schema."""
+    return new_database("act").url
+
+
+@pytest.fixture
+def blank_url(new_database: NewDatabase) -> str:
+    """The URL of a database without anything in it."""
+    return new_database().url
+
+
+@pytest.fixture
+def lend_url(databases: Databases, database_kind: Kind) -> LendUrl:
+    """Lend the URL of another empty ledger database of the same kind at each call."""
+
+    @contextmanager
+    def lend() -> Iterator[str]:
+        with databases.lend(database_kind, "act") as database:
+            yield database.url
+
+    return lend
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 from fastapi import FastAPI
 from sqlalchemy import Engine, select
 from sqlalchemy import event as hook
@@ -154,6 +155,16 @@ async def running(url: str, *, clock: Clock | None = None, raises: bool = True, 
         yield Act(app, http, store)
 
 
+@contextmanager
+def opened(url: str) -> Iterator[Store]:
+    """Open a ledger's database until the end of the block."""
+    store = open_store(url, migrate=True)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
 def check_ledger(store: Store) -> list[bytes]:
     """Read the whole ledger and check all that must hold of it; return the events' bytes in index order."""
     with store.reader.begin() as tx:
@@ -266,14 +277,21 @@ class LiveClient:
         return self.rows()
 
 
-def passing_error(text: str = "disk I/O error", code: int = sqlite3.SQLITE_IOERR_WRITE) -> sqlite3.OperationalError:
-    """Return what the driver raises where the disk fails."""
+def sqlite_error(code: int, text: str = "x") -> sqlite3.OperationalError:
+    """Return what SQLite's driver raises."""
     error = sqlite3.OperationalError(text)
     error.sqlite_errorcode = code
     return error
 
 
-def wrapped(error: sqlite3.Error) -> OperationalError:
+def passing_error(engine: Engine) -> Exception:
+    """Return what the engine's driver raises where the disk fails."""
+    if engine.dialect.name == "sqlite":
+        return sqlite_error(sqlite3.SQLITE_IOERR_WRITE, "disk I/O error")
+    return psycopg.errors.IoError("could not write to file")
+
+
+def wrapped(error: Exception) -> OperationalError:
     """Return the driver's error as SQLAlchemy raises it."""
     return OperationalError("statement", {}, error)
 
@@ -294,7 +312,7 @@ def failing_reads(engine: Engine) -> Iterator[None]:
     """Fail every statement on the engine."""
 
     def fail(*_: object) -> None:
-        raise wrapped(passing_error())
+        raise wrapped(passing_error(engine))
 
     hook.listen(engine, "before_cursor_execute", fail)
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import pytest
@@ -19,6 +20,7 @@ from act.domain.posted import Posted, read_posted
 from act.ledger import append
 from act.storage.store import Store, open_store
 from act.writer import MAX_WAITING_EVENTS, Appended, Outcome
+from tests.act.conftest import LendUrl
 from tests.act.support import NOW_MS, array, batches, check_ledger, event, plain_job, run, running
 
 STREAMS = ("JOB-1", "JOB-2", "LANE-clerk")
@@ -73,11 +75,12 @@ BATCHES = st.lists(
 class LedgerMachine(RuleBasedStateMachine):
     """Random groups of batches, with duplicates, forks, gaps and restarts, against the model."""
 
-    fresh_url: ClassVar[Callable[[], str]]
+    lend_url: ClassVar[LendUrl]
 
     @initialize()
     def begin(self) -> None:
-        self.url = type(self).fresh_url()
+        self.lent = ExitStack()
+        self.url = self.lent.enter_context(type(self).lend_url())
         self.store = open_store(self.url, migrate=True)
         self.model = Model()
         self.now_us = NOW_MS * 1000
@@ -86,6 +89,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.store.close()
+        if hasattr(self, "lent"):
+            self.lent.close()
 
     def _near_the_end(self, steps: list[tuple[str, int, int]]) -> list[tuple[str, int, bytes]]:
         """Turn steps from each stream's end into events, so that most of them fit."""
@@ -143,9 +148,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert check_ledger(self.store) == self.model.entries
 
 
-def test_any_history_of_posts_and_restarts_gives_the_models_ledger(fresh_url: Callable[[], str]) -> None:
+def test_any_history_of_posts_and_restarts_gives_the_models_ledger(lend_url: LendUrl) -> None:
     run_state_machine_as_test(
-        type("Machine", (LedgerMachine,), {"fresh_url": staticmethod(fresh_url)}),
+        type("Machine", (LedgerMachine,), {"lend_url": staticmethod(lend_url)}),
         settings=settings(
             max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
         ),

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from act.storage.store import open_store
+from act.storage.tables import SCHEMA_REVISION
 from tests.act.process import Served, act
 from tests.act.support import array, check_ledger, event, plain_job
 
@@ -246,7 +247,7 @@ def test_the_other_commands(tmp_path: Path) -> None:
     version = act(tmp_path, "--version")
     assert (version.returncode, version.stdout) == (0, "act 0.1.0\n")
     migrated = act(tmp_path, "migrate", env={"ACT_DATABASE_URL": "sqlite:///other.db", "ACT_URL": "http://unknown"})
-    assert (migrated.returncode, migrated.stdout) == (0, "act: other.db is at act_0001\n")
+    assert (migrated.returncode, migrated.stdout) == (0, f"act: other.db is at {SCHEMA_REVISION}\n")
     shown = act(tmp_path, "settings", env={"ACT_PORT": "7", "COLUMNS": "200"})
     assert shown.returncode == 0
     for word in ("ACT_DATABASE_URL", "sqlite:///act.db", "ACT_MAX_FOLLOWERS", "ACT_PORT"):

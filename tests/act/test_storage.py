@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Select, create_engine, delete, insert, inspect, select, text, update
+from sqlalchemy import Connection, Select, create_engine, delete, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.elements import TextClause
 
 from act.domain.entry import Entry
 from act.domain.filters import Filters
@@ -26,7 +28,9 @@ from act.storage.tables import BLOCK_EVENTS, SCHEMA_REVISION, events, metadata
 from act.writer import Appended
 from hmskit.database import CannotOpenError
 from hmskit.migrate import schema_revision
-from tests.act.support import NOW_MS, array, batches, check_ledger, event, plain_job, sqlite_file
+from tests.act.support import NOW_MS, array, batches, check_ledger, event, plain_job
+from tests.database import Database, Kind
+from tests.databases import NewDatabase, postgres_only, sqlite_only
 
 
 def put(store: Store, raws: Iterable[bytes]) -> None:
@@ -45,33 +49,49 @@ def test_the_code_needs_the_newest_migration() -> None:
     assert script.get_heads() == [SCHEMA_REVISION]
 
 
-def test_migrations_and_tables_are_the_same(store: Store, tmp_path: Path) -> None:
+def test_migrations_and_tables_are_the_same(new_database: NewDatabase) -> None:
+    """Also what SQLAlchemy does not compare: triggers, functions, checks, collations."""
+    migrated, direct = new_database(), new_database()
+    store = open_store(migrated.url, migrate=True)
     with store.reader.connect() as connection:
         assert schema_revision(connection) == SCHEMA_REVISION
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    direct = create_engine(f"sqlite:///{tmp_path / 'direct.db'}")
-    metadata.create_all(direct)
-
-    def schema_of(path: Path) -> dict[str, str]:
-        with sqlite3.connect(path) as connection:
-            rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-        connection.close()
-        return {name: " ".join(sql.split()) for name, sql in rows if name != "alembic_version"}
-
-    assert schema_of(sqlite_file(store.writer)) == schema_of(tmp_path / "direct.db")
-    direct.dispose()
+    store.close()
+    engine = create_engine(direct.url)
+    metadata.create_all(engine)
+    engine.dispose()
+    schema = definitions(migrated)
+    assert schema == definitions(direct)
+    assert any("append-only" in text for text in schema)
 
 
-def test_a_migration_may_run_again(url: str) -> None:
+def definitions(database: Database) -> list[str]:
+    """Return the definition of all that the database has, but for Alembic's own."""
+    if database.kind == "sqlite":
+        statement = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'"
+    else:
+        statement = """
+            SELECT concat_ws(' ', table_name, column_name, data_type, is_nullable, collation_name)
+            FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+            UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+            UNION ALL SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace AND conrelid <> coalesce(to_regclass('alembic_version'), 0)
+            UNION ALL SELECT concat_ws(' ', tgenabled, pg_get_triggerdef(oid)) FROM pg_trigger WHERE NOT tgisinternal
+            UNION ALL SELECT concat_ws(' ', proname, prosrc) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        """
+    return sorted(" ".join(text.split()) for (text,) in database.rows(statement))
+
+
+def test_a_migration_may_run_again(blank_url: str) -> None:
     for _ in range(3):
-        open_store(url, migrate=True).close()
+        open_store(blank_url, migrate=True).close()
 
 
-def test_without_migrating_an_empty_database_is_refused_with_what_to_do(url: str) -> None:
+def test_without_migrating_an_empty_database_is_refused_with_what_to_do(blank_url: str) -> None:
     with pytest.raises(CannotOpenError, match="act migrate"):
-        open_store(url, migrate=False)
-    open_store(url, migrate=True).close()
-    open_store(url, migrate=False).close()
+        open_store(blank_url, migrate=False)
+    open_store(blank_url, migrate=True).close()
+    open_store(blank_url, migrate=False).close()
 
 
 def test_a_schema_of_a_newer_release_is_refused_with_what_to_do(url: str) -> None:
@@ -84,12 +104,10 @@ def test_a_schema_of_a_newer_release_is_refused_with_what_to_do(url: str) -> Non
             open_store(url, migrate=migrate)
 
 
-def test_another_programs_database_is_refused(url: str) -> None:
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("CREATE TABLE customers (name TEXT)")
-    connection.close()
+def test_another_programs_database_is_refused(database: Database) -> None:
+    database.rows("CREATE TABLE customers (name TEXT)")
     with pytest.raises(CannotOpenError, match="another program"):
-        open_store(url, migrate=True)
+        open_store(database.url, migrate=True)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +117,12 @@ def test_another_programs_database_is_refused(url: str) -> None:
         ("sqlite:///:memory:", "memory"),
         ("sqlite:///no/such/folder/act.db", "does not exist"),
         ("sqlite:///act.db?mode=ro", "no parameters"),
-        ("postgresql+psycopg://u:secret@h/d", "not supported"),
+        ("mysql://u:secret@h/d", "not supported"),
+        ("postgresql+asyncpg://u:secret@h/d", "not supported"),
+        ("postgresql://u:secret@127.0.0.1:1/d", r"cannot open postgresql\+psycopg://u:\*\*\*@127.0.0.1:1/d"),
+        ("postgresql://u@127.0.0.1:1/d?password=secret", "cannot open"),
+        ("postgresql://u:top@secret@127.0.0.1/d", "two @"),
+        ("postgresql://u:to:p/secret", "cannot be read"),
         ("nonsense", "cannot be read"),
         ("nodialect://x", "cannot be read|not supported"),
     ],
@@ -129,15 +152,10 @@ def _row(store: Store, **changes: Any) -> dict[str, Any]:
     [
         lambda _: update(events).values(status="done"),
         lambda _: update(events).where(events.c.idx == 0).values(entry=events.c.entry),
-        lambda _: text("UPDATE OR REPLACE events SET idx = 0 WHERE idx = 1"),
         lambda _: delete(events),
         lambda _: delete(events).where(events.c.idx == 4),
         lambda store: insert(events).values(_row(store)),
         lambda store: insert(events).values(_row(store, idx=5)),
-        lambda store: insert(events).prefix_with("OR REPLACE").values(_row(store)),
-        lambda store: insert(events).prefix_with("OR REPLACE").values(_row(store, idx=5)),
-        lambda store: insert(events).prefix_with("OR REPLACE").values(_row(store, stream="JOB-2", seq=1)),
-        lambda store: insert(events).prefix_with("OR IGNORE").values(_row(store)),
         lambda store: insert(events).values(_row(store, idx=6, stream="JOB-2", seq=1)),
         lambda store: insert(events).values(_row(store, idx=None, stream="JOB-2", seq=1)),
         lambda store: insert(events).values(_row(store, idx=-1, stream="JOB-2", seq=1)),
@@ -145,31 +163,73 @@ def _row(store: Store, **changes: Any) -> dict[str, Any]:
         lambda store: insert(events).values(_row(store, idx=5, stream="JOB-2", seq=1, leaf_hash=b"short")),
     ],
 )
-def test_the_database_itself_refuses_to_change_remove_or_replace_an_event(
-    store: Store, attack: Callable[[Store], Any]
-) -> None:
+def test_the_database_itself_refuses_to_change_or_remove_an_event(store: Store, attack: Callable[[Store], Any]) -> None:
+    _check_it_is_refused(store, attack)
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda _: text("UPDATE OR REPLACE events SET idx = 0 WHERE idx = 1"),
+        lambda store: insert(events).prefix_with("OR REPLACE").values(_row(store)),
+        lambda store: insert(events).prefix_with("OR REPLACE").values(_row(store, idx=5)),
+        lambda store: insert(events).prefix_with("OR REPLACE").values(_row(store, stream="JOB-2", seq=1)),
+        lambda store: insert(events).prefix_with("OR IGNORE").values(_row(store)),
+    ],
+)
+def test_sqlite_refuses_to_replace_an_event(store: Store, attack: Callable[[Store], Any]) -> None:
+    _check_it_is_refused(store, attack)
+
+
+@postgres_only
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "TRUNCATE events",
+        "TRUNCATE events, heads CASCADE",
+        "DELETE FROM events WHERE false",
+        "INSERT INTO events SELECT * FROM events WHERE idx = 1 ON CONFLICT (idx) DO UPDATE SET status = 'x'",
+        "INSERT INTO events SELECT * FROM events WHERE idx = 1 ON CONFLICT DO NOTHING",
+        "WITH gone AS (DELETE FROM events RETURNING idx) SELECT count(*) FROM gone",
+        "SET LOCAL session_replication_role = replica; UPDATE events SET status = 'x'",
+        "SET LOCAL session_replication_role = replica; INSERT INTO events SELECT * FROM events",
+    ],
+)
+def test_postgresql_refuses_its_owner_too(store: Store, attack: str) -> None:
+    _check_it_is_refused(store, lambda _: text(attack))
+
+
+def _check_it_is_refused(store: Store, attack: Callable[[Store], Any]) -> None:
     put(store, plain_job("JOB-1"))
     before = check_ledger(store)
-    with pytest.raises(DBAPIError, match=r"append-only|CHECK constraint"), store.writer.begin() as tx:
-        tx.execute(attack(store))
+    says = r"append-only|CHECK constraint|check constraint|events_place"
+    with pytest.raises(DBAPIError, match=says), store.writer.begin() as tx:
+        _run(tx, attack(store))
     assert check_ledger(store) == before
 
 
-def test_also_another_programs_connection_is_refused(store: Store) -> None:
+def _run(tx: Connection, attack: Any) -> None:
+    for statement in [text(part) for part in attack.text.split(";")] if isinstance(attack, TextClause) else [attack]:
+        tx.execute(statement)
+
+
+def test_also_another_programs_connection_is_refused(database_kind: Kind, new_database: NewDatabase) -> None:
+    database = new_database("act")
+    store = open_store(database.url, migrate=True)
     put(store, plain_job("JOB-1"))
-    other = sqlite3.connect(sqlite_file(store.writer))
-    for statement in (
-        "UPDATE events SET status = 'x'",
-        "DELETE FROM events",
-        "REPLACE INTO events SELECT * FROM events",
-    ):
-        with pytest.raises(sqlite3.DatabaseError, match="append-only"):
-            other.execute(statement)
-    other.close()
+    other = sqlite3.DatabaseError if database_kind == "sqlite" else psycopg.DatabaseError
+    for statement in ("UPDATE events SET status = 'x'", "DELETE FROM events"):
+        with pytest.raises(other, match="append-only"):
+            database.rows(statement)
+    if database_kind == "sqlite":
+        with pytest.raises(other, match="append-only"):
+            database.rows("REPLACE INTO events SELECT * FROM events")
+    store.close()
 
 
 def test_a_reader_cannot_write(store: Store) -> None:
-    with pytest.raises(DBAPIError, match="readonly"), store.reader.begin() as tx:
+    with pytest.raises(DBAPIError, match=r"readonly|read-only"), store.reader.begin() as tx:
         tx.execute(text("DELETE FROM heads"))
 
 
@@ -303,6 +363,7 @@ def _plan(store: Store, statement: Select[Any]) -> str:
     return "; ".join(row[3] for row in rows)
 
 
+@sqlite_only
 def test_no_read_scans_the_ledger_or_sorts_it(store: Store) -> None:
     put(store, plain_job("JOB-1"))
     by_key = [
@@ -330,4 +391,5 @@ def test_no_read_scans_the_ledger_or_sorts_it(store: Store) -> None:
 
 
 def test_every_table_is_known_to_the_check_above(store: Store) -> None:
-    assert set(inspect(store.reader).get_table_names()) == {"events", "heads", "blocks", "alembic_version"}
+    small = {"append_lock", "fanout", "alembic_version"}  # a row or two each
+    assert set(inspect(store.reader).get_table_names()) == {"events", "heads", "blocks", *small}

@@ -10,7 +10,14 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from typer.testing import CliRunner
 
-from hmskit.settings import SettingsError, environment_name, print_settings, read_settings, takes_settings
+from hmskit.settings import (
+    SettingsError,
+    environment_name,
+    print_settings,
+    read_settings,
+    takes_settings,
+    without_password,
+)
 
 
 class Some(BaseSettings):
@@ -107,3 +114,29 @@ def test_reading_them_without_a_command(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(SettingsError, match="XYZ_MODE"):
         read_settings(Some, mode="z")
     assert environment_name(Some, "port") == "XYZ_PORT"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("amqp://guest:secret@host:5672/vhost", "amqp://guest:***@host:5672/vhost"),
+        ("postgresql+psycopg://user:sec@ret@host/db", "postgresql+psycopg://user:***@host/db"),
+        (
+            "postgresql://user@host/db?sslmode=require&password=secret",
+            "postgresql://user@host/db?sslmode=require&password=***",
+        ),
+        ("http://127.0.0.1:8002", "http://127.0.0.1:8002"),
+        ("sqlite:///oms.db", "sqlite:///oms.db"),
+    ],
+)
+def test_passwords_are_not_shown(value: str, shown: str) -> None:
+    assert without_password(value) == shown
+
+
+def test_printed_settings_show_no_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XYZ_NOTE", "amqp://guest:secret@host/")
+    print_settings(Some)
+    out = capsys.readouterr().out
+    assert "amqp://guest:***@host/" in out
+    assert "secret" not in out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -13,7 +12,7 @@ from starlette.testclient import TestClient
 from oms.app import create_app
 from oms.storage.store import Store, open_store
 from oms.storage.tables import metadata
-from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, ScriptedLedger, make_settings
+from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, ScriptedLedger, Site, make_settings
 
 CALLS = [
     ("POST", "/start"),
@@ -86,12 +85,12 @@ def check_problem(answer: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(folder: Path, **settings: Any) -> Iterator[Client]:
+def serving(site: Site, **settings: Any) -> Iterator[Client]:
     """Run the application with the common plans in force."""
     ledger = ScriptedLedger()
     ledger.is_up = False
-    chosen = make_settings(folder, **settings)
-    store = open_store(chosen.database_url)
+    chosen = make_settings(site, **settings)
+    store = open_store(chosen.database_url, writers=chosen.writers)
     clock = Clock()
     app = create_app(chosen, store, ledger=ledger.client(), now_ms=clock)
     with TestClient(app, base_url="http://oms", raise_server_exceptions=False) as http:

@@ -1,4 +1,4 @@
-"""Fixtures of OMS's tests. Whatever touches the database takes ``database_url``, so that it runs on every database."""
+"""Fixtures of OMS's tests. Whatever touches the database takes one of these, so that it runs on every kind."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+from oms.storage import postgres
 from oms.storage.store import Store, open_store
-from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, Tower
+from tests.database import Database
+from tests.databases import NewDatabase
+from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, Site, Tower
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,17 +26,30 @@ def plain_logs() -> None:
     )
 
 
-@pytest.fixture(params=["sqlite"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database of each kind."""
-    assert request.param == "sqlite"
-    return f"sqlite:///{tmp_path / 'oms.db'}"
+@pytest.fixture(autouse=True, scope="package")
+def single_numbers() -> Iterator[None]:
+    """Let PostgreSQL give numbers one by one: a handful leaves holes, and tests call jobs by their names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres, "MAX_NUMBERS_AT_ONCE", 1)
+        yield
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    """An open, empty database."""
-    opened = open_store(database_url)
+def oms_database(new_database: NewDatabase) -> Database:
+    """A database of each kind, with the newest schema and nothing else."""
+    return new_database("oms")
+
+
+@pytest.fixture
+def site(tmp_path: Path, oms_database: Database) -> Site:
+    """A folder and a database of each kind for a service."""
+    return Site(tmp_path, oms_database)
+
+
+@pytest.fixture
+def store(oms_database: Database) -> Iterator[Store]:
+    """An open database with one writer, so that what a test does one after the other stays so."""
+    opened = open_store(oms_database.url, writers=1)
     yield opened
     opened.close()
 

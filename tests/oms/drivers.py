@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.testclient import TestClient
@@ -24,7 +23,7 @@ from oms.sequencer.sweep import Sweep, sweep
 from oms.sequencer.views import job_view, lanes_view
 from oms.storage.store import Store, open_store
 from tests.oms.model import PLANS, Refused
-from tests.oms.support import LIMIT_SEC, Clock, ScriptedLedger, Tower, event_rows, make_settings
+from tests.oms.support import LIMIT_SEC, Clock, ScriptedLedger, Site, Tower, event_rows, make_settings
 
 Wish = Start | Pull | Complete | Fail | Heartbeat | Release | Reroute | Retry
 VERBS: dict[type[Any], Callable[..., Any]] = {
@@ -58,7 +57,7 @@ class Driver(Protocol):
         """Let the sweeper look."""
 
     def restart(self) -> None:
-        """Stop the service and start it on the same file."""
+        """Stop the service and start it on the same database."""
 
     def views(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the named jobs."""
@@ -78,9 +77,9 @@ class VerbDriver:
 
     notes_workers = False
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        self._url = f"sqlite:///{folder / 'oms.db'}"
-        self._tower = Tower(open_store(self._url), clock)
+    def __init__(self, site: Site, clock: Clock) -> None:
+        self._url = site.database.url
+        self._tower = Tower(open_store(self._url, writers=1), clock)
         for document in PLANS:
             self._tower.put_plan(document)
 
@@ -96,7 +95,7 @@ class VerbDriver:
 
     def restart(self) -> None:
         self._tower.store.close()
-        self._tower.store = open_store(self._url)
+        self._tower.store = open_store(self._url, writers=1)
 
     def views(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         with self._tower.store.reading() as connection:
@@ -128,8 +127,8 @@ class HttpDriver:
 
     notes_workers = True
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        self._folder = folder
+    def __init__(self, site: Site, clock: Clock) -> None:
+        self._site = site
         self._clock = clock
         self._ledger = ScriptedLedger()
         self._begin()
@@ -137,8 +136,8 @@ class HttpDriver:
             assert self._client.post("/plans", json=document).status_code == 200
 
     def _begin(self) -> None:
-        settings = make_settings(self._folder)
-        self._store: Store = open_store(settings.database_url)
+        settings = make_settings(self._site)
+        self._store: Store = open_store(settings.database_url, writers=settings.writers)
         app = create_app(settings, self._store, ledger=self._ledger.client(), now_ms=self._clock)
         self._client = TestClient(app, base_url="http://oms")
         self._client.__enter__()

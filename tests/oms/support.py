@@ -18,7 +18,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select
+from psycopg import errors
+from sqlalchemy import Connection, Engine, select, text
 
 from act.client import LedgerClient
 from oms.app import create_app
@@ -41,6 +42,7 @@ from oms.sequencer.writer import Verb, Writer
 from oms.storage.store import Store, open_store
 from oms.storage.tables import outbox
 from oms.storage.transaction import Transaction
+from tests.database import Database, connect
 
 P = ParamSpec("P")
 W = TypeVar("W")
@@ -105,20 +107,64 @@ def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     return run
 
 
+def writer_engine(store: Store) -> Engine:
+    """Return the engine of the connections that write."""
+    return store._database.writer
+
+
 def break_next_commit(store: Store, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
     """Let the next commit fail, before or after everything is on disk."""
-    dialect = store._writer.dialect
+    dialect = writer_engine(store).dialect
     commit = dialect.do_commit
 
     def fail_once(connection: Any) -> None:
         monkeypatch.setattr(dialect, "do_commit", commit)
         if after:
             commit(connection)
+        if dialect.name == "postgresql":
+            raise errors.IoError("could not fsync file")
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         raise error
 
     monkeypatch.setattr(dialect, "do_commit", fail_once)
+
+
+def steps_of(connection: Connection, statement: Callable[[], object]) -> int:
+    """Count what statements cost, on a database that nobody else uses.
+
+    Returns:
+        On SQLite the steps of its machine; on PostgreSQL the rows and index entries that were read.
+    """
+    if connection.dialect.name == "postgresql":
+        before = connection.execute(_READ).scalar_one()
+        statement()
+        return int(connection.execute(_READ).scalar_one() - before)
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    driver.set_progress_handler(count, 1)
+    statement()
+    driver.set_progress_handler(None, 0)
+    return steps
+
+
+_READ = text(
+    "SELECT sum(pg_stat_get_xact_tuples_returned(oid) + pg_stat_get_xact_tuples_fetched(oid))"
+    " FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+)
+
+
+def tidy(store: Store) -> None:
+    """Let PostgreSQL forget old rows and count those there are, as it does by itself after a minute."""
+    if store.is_shared:
+        with connect(store.url) as session:
+            session.execute("VACUUM ANALYZE")
 
 
 async def until(condition: Callable[[], object], *, what: str) -> None:
@@ -396,12 +442,20 @@ class Running:
         await until(lambda: self.writer.parked == count, what=f"{count} waiting pulls, not {self.writer.parked}")
 
 
-def make_settings(folder: Path, **more: Any) -> Settings:
+@dataclass(frozen=True)
+class Site:
+    """Where a service under test lives: a folder with its plans, and its database."""
+
+    folder: Path
+    database: Database
+
+
+def make_settings(site: Site, **more: Any) -> Settings:
     """Return settings that no environment changes: the sweeper sleeps, and the plan folder is empty."""
-    plans = folder / "plans"
+    plans = site.folder / "plans"
     plans.mkdir(exist_ok=True)
     values: dict[str, Any] = {
-        "database_url": f"sqlite:///{folder / 'oms.db'}",
+        "database_url": site.database.url,
         "plans": plans,
         "act_url": "http://act",
         "sweep_interval_sec": 60,
@@ -412,7 +466,7 @@ def make_settings(folder: Path, **more: Any) -> Settings:
 
 @asynccontextmanager
 async def running(
-    folder: Path,
+    site: Site,
     *,
     plans: Sequence[dict[str, Any]] = (RENEWAL, CHECKED, SINGLE),
     clock: Clock | None = None,
@@ -422,8 +476,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Run the service in this process, with a ledger that takes everything, and plans put in force by HTTP."""
     clock = clock or Clock()
-    chosen = make_settings(folder, **settings)
-    store = store or open_store(chosen.database_url)
+    chosen = make_settings(site, **settings)
+    store = store or open_store(chosen.database_url, writers=chosen.writers)
     app = create_app(chosen, store, ledger=(ledger or ScriptedLedger()).client(), now_ms=clock)
     async with (
         app.router.lifespan_context(app),

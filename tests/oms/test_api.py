@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.oms.api_client import CALLS, Client, check_problem, serving
-from tests.oms.support import SINGLE, events
+from tests.oms.support import SINGLE, Site, events
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @pytest.fixture
-def oms(tmp_path: Path) -> Iterator[Client]:
-    with serving(tmp_path) as client:
+def oms(site: Site) -> Iterator[Client]:
+    with serving(site) as client:
         yield client
 
 
@@ -370,8 +369,8 @@ def test_a_lane_is_known_for_a_day_after_a_named_worker_polled_it(oms: Client) -
     assert "warning" in oms.post("/reroute", {"task_id": "TASK-1", "new_lane": "spare"})
 
 
-def test_a_lane_that_nobody_knows_is_refused_where_lanes_are_strict(tmp_path: Path) -> None:
-    with serving(tmp_path, strict_lanes=True) as oms:
+def test_a_lane_that_nobody_knows_is_refused_where_lanes_are_strict(site: Site) -> None:
+    with serving(site, strict_lanes=True) as oms:
         oms.start("T-1", "single")
         status, body = oms.refused("/reroute", {"task_id": "TASK-1", "new_lane": "onyl"})
         assert status == 422
@@ -486,18 +485,21 @@ def test_health_and_readiness_are_told(oms: Client) -> None:
     assert ready["act"]["url"] == "http://act"
 
 
-def test_a_service_without_its_database_is_alive_and_not_ready(oms: Client, tmp_path: Path) -> None:
-    (tmp_path / "oms.db").rename(tmp_path / "elsewhere.db")
-    assert oms.http.get("/healthz").status_code == 200
-    answer = oms.http.get("/readyz")
-    assert (answer.status_code, answer.json()["ready"], answer.json()["database"]["ok"]) == (503, False, False)
-    status, body = oms.refused("/start", {"plan": "single", "reference": "T-1"})
-    assert (status, body["code"]) == (503, "unavailable")
-    for path in ("/jobs", "/tasks", "/lanes", "/plans", "/jobs/JOB-1"):
-        answer = oms.http.get(path)
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        check_problem(answer)
-    assert not (tmp_path / "oms.db").exists(), "a look must not make an empty database where the real one was"
+def test_a_service_without_its_database_is_alive_and_not_ready(oms: Client, site: Site) -> None:
+    with site.database.away():
+        assert oms.http.get("/healthz").status_code == 200
+        answer = oms.http.get("/readyz")
+        assert (answer.status_code, answer.json()["ready"], answer.json()["database"]["ok"]) == (503, False, False)
+        status, body = oms.refused("/start", {"plan": "single", "reference": "T-1"})
+        assert (status, body["code"]) == (503, "unavailable")
+        for path in ("/jobs", "/tasks", "/lanes", "/plans", "/jobs/JOB-1"):
+            answer = oms.http.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            check_problem(answer)
+        if site.database.kind == "sqlite":
+            assert not site.database.path.exists(), "a look must not make an empty database where the real one was"
+    assert oms.get("/readyz")["ready"] is True
+    assert oms.start()["created"] is True
 
 
 def test_a_fault_of_ours_is_a_problem_too_and_says_nothing_of_the_data(

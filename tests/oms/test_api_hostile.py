@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.database import KINDS
+from tests.databases import Databases
 from tests.oms.api_client import Client, check_problem, serving
+from tests.oms.support import Site
 
 # What nobody should send.
 
@@ -95,8 +97,8 @@ class Busy(Client):
 
 
 @contextmanager
-def make_busy(folder: Path) -> Iterator[Busy]:
-    with serving(folder, max_body=20_000, allowed_origins="https://portal.example") as client:
+def make_busy(site: Site) -> Iterator[Busy]:
+    with serving(site, max_body=20_000, allowed_origins="https://portal.example") as client:
         busy = Busy(client.http, client.store, client.clock)
         busy.start("T-1")
         token = busy.get("/pull", lane="extract")["token"]
@@ -116,17 +118,22 @@ def make_busy(folder: Path) -> Iterator[Busy]:
         yield busy
 
 
-@pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
+@pytest.fixture(scope="module", params=KINDS)
+def busy(
+    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Busy]:
     """One service for all tests here: none of them may change anything."""
-    with make_busy(tmp_path_factory.mktemp("busy")) as made:
+    with (
+        databases.lend(request.param, "oms") as database,
+        make_busy(Site(tmp_path_factory.mktemp("busy"), database)) as made,
+    ):
         yield made
 
 
 @pytest.mark.parametrize("path", ["/start", "/complete", "/fail", "/heartbeat", "/release", "/reroute", "/retry"])
-def test_what_the_wrong_requests_are_made_from_is_taken_itself(tmp_path: Path, path: str) -> None:
+def test_what_the_wrong_requests_are_made_from_is_taken_itself(site: Site, path: str) -> None:
     """So that each of them is refused for what is wrong with it, and for nothing else; and so that a change shows."""
-    with make_busy(tmp_path) as oms:
+    with make_busy(site) as oms:
         before = oms.tables()
         oms.clock.advance(1)
         oms.post(path, oms.good[path])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from starlette.testclient import TestClient
 
 from oms.app import create_app
 from oms.storage.store import open_store
+from tests.database import KINDS
+from tests.databases import Databases
 from tests.oms.api_client import CALLS
-from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, ScriptedLedger, make_settings
+from tests.oms.support import CHECKED, RENEWAL, SINGLE, Clock, ScriptedLedger, Site, make_settings
 
 Case = schemathesis.Case[Any]
 
@@ -60,11 +63,15 @@ class Described:
         return answer.status_code
 
 
-@pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Described]:
-    chosen = make_settings(tmp_path_factory.mktemp("described"))
-    app = create_app(chosen, open_store(chosen.database_url), ledger=ScriptedLedger().client(), now_ms=Clock())
-    with TestClient(app, base_url="http://oms", raise_server_exceptions=False) as http:
+@pytest.fixture(scope="module", params=KINDS)
+def described(
+    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Described]:
+    with ExitStack() as stack:
+        database = stack.enter_context(databases.lend(request.param, "oms"))
+        chosen = make_settings(Site(tmp_path_factory.mktemp("described"), database))
+        app = create_app(chosen, open_store(chosen.database_url), ledger=ScriptedLedger().client(), now_ms=Clock())
+        http = stack.enter_context(TestClient(app, base_url="http://oms", raise_server_exceptions=False))
         for plan in (RENEWAL, CHECKED, SINGLE):
             assert http.post("/plans", json=plan).status_code == 200
         for number in range(20):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from oms.bench.databases import Databases
 from oms.bench.run import SECTIONS, run_bench
 from oms.bench.sizes import QUICK
 from oms.bench.target import OwnTarget
@@ -105,7 +106,7 @@ def _check_throughput(throughput: dict[str, Any]) -> None:
 
 
 def test_services_that_are_up_are_measured_from_outside(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with OwnTarget(tmp_path / "pair") as pair:
+    with OwnTarget(tmp_path / "pair", Databases()) as pair:
         only = ["handoff", "backlog"]
         assert run_bench(size=TINY, oms_url=pair.oms_url, act_url=pair.act_url, only=only) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from oms.api.front import Front
-from tests.oms.support import Clock, in_loop, running
+from tests.database import Database, Kind
+from tests.databases import Databases
+from tests.oms.support import Clock, Site, in_loop, running
 
 MAX_BODY_BYTES = 2_000
 
@@ -119,14 +121,17 @@ class Side:
         return answer.status_code, kept, text
 
 
-async def both_answers(requests: Sequence[Request]) -> list[tuple[Any, Any]]:
+async def both_answers(
+    requests: Sequence[Request], lend: Callable[[], AbstractContextManager[Database]]
+) -> list[tuple[Any, Any]]:
     """Send the requests to a service behind the front, and to another without it."""
     clock = Clock()
     async with AsyncExitStack() as stack:
         sides = []
         for has_front in (True, False):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            oms = await stack.enter_async_context(running(folder, clock=clock, max_body=MAX_BODY_BYTES))
+            site = Site(folder, stack.enter_context(lend()))
+            oms = await stack.enter_async_context(running(site, clock=clock, max_body=MAX_BODY_BYTES))
             app = Front(oms.app) if has_front else oms.app
             transport = httpx.ASGITransport(app)
             sides.append(
@@ -153,8 +158,9 @@ EVERY_KIND: list[Request] = [
 )
 @example(requests=EVERY_KIND)
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=12))
-def test_the_front_answers_as_the_routes_do(requests: list[Request]) -> None:
-    for request, (hot, plain) in zip(requests, asyncio.run(both_answers(requests)), strict=True):
+def test_the_front_answers_as_the_routes_do(databases: Databases, database_kind: Kind, requests: list[Request]) -> None:
+    answers = asyncio.run(both_answers(requests, lambda: databases.lend(database_kind, "oms")))
+    for request, (hot, plain) in zip(requests, answers, strict=True):
         assert hot == plain, request
 
 
@@ -172,8 +178,8 @@ def behind_nobody(app: FastAPI) -> Front:
 
 
 @in_loop
-async def test_everyday_calls_do_not_reach_the_framework(tmp_path: Path) -> None:
-    async with running(tmp_path) as oms:
+async def test_everyday_calls_do_not_reach_the_framework(site: Site) -> None:
+    async with running(site) as oms:
         transport = httpx.ASGITransport(behind_nobody(oms.app))
         async with httpx.AsyncClient(transport=transport, base_url="http://oms") as http:
             assert (await http.post("/start", json={"plan": "single", "reference": "T-1"})).json()["created"]
@@ -187,9 +193,9 @@ async def test_everyday_calls_do_not_reach_the_framework(tmp_path: Path) -> None
 
 
 @in_loop
-async def test_a_long_poll_waits_behind_the_front_too(tmp_path: Path) -> None:
+async def test_a_long_poll_waits_behind_the_front_too(site: Site) -> None:
     async with (
-        running(tmp_path) as oms,
+        running(site) as oms,
         httpx.AsyncClient(transport=httpx.ASGITransport(Front(oms.app)), base_url="http://oms") as http,
     ):
         pulling = asyncio.ensure_future(http.get("/pull", params={"lane": "only", "wait": 60}))
@@ -199,8 +205,8 @@ async def test_a_long_poll_waits_behind_the_front_too(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_a_fault_of_ours_is_the_same_500(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running(tmp_path) as oms:
+async def test_a_fault_of_ours_is_the_same_500(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(site) as oms:
 
         async def fail(*_arguments: object, **_options: object) -> None:
             raise ZeroDivisionError("a fault of ours")

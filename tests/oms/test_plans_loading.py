@@ -14,7 +14,7 @@ from oms.sequencer.load_plans import LoadedPlans, LoadPlans, load_plans
 from oms.sequencer.plan_folder import reload_folder
 from oms.storage.plans import in_force
 from oms.storage.store import Store
-from tests.oms.support import RENEWAL, SINGLE, Running, Tower, event_rows, in_loop, running, working
+from tests.oms.support import RENEWAL, SINGLE, Running, Site, Tower, event_rows, in_loop, running, working
 
 ONE = "id: one\nlanes: [a, b]\nsequence: [a, b]\n"
 ONE_CHANGED = "id: one\nlanes: [a, b]\nsequence: [b, a]\n"
@@ -52,11 +52,11 @@ def _in_force(store: Store) -> dict[str, int]:
 
 
 @in_loop
-async def test_the_folder_is_read_on_start_and_again_when_it_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "plans").mkdir()
-    (tmp_path / "plans" / "one.yaml").write_text(ONE)
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_the_folder_is_read_on_start_and_again_when_it_is_asked_for(site: Site) -> None:
+    (site.folder / "plans").mkdir()
+    (site.folder / "plans" / "one.yaml").write_text(ONE)
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         assert folder.in_force() == {"one": 1}
         folder.write(two=TWO)
         assert await folder.reload() == ([("one", 1), ("two", 1)], [], [])
@@ -64,9 +64,9 @@ async def test_the_folder_is_read_on_start_and_again_when_it_is_asked_for(tmp_pa
 
 
 @in_loop
-async def test_a_changed_file_is_a_new_version_and_the_same_content_is_the_same_one(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_changed_file_is_a_new_version_and_the_same_content_is_the_same_one(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         for text, version in (
             (ONE, 1),
             (ONE, 1),
@@ -82,9 +82,9 @@ async def test_a_changed_file_is_a_new_version_and_the_same_content_is_the_same_
 
 
 @in_loop
-async def test_a_job_runs_to_its_end_on_the_version_that_it_started_with(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_job_runs_to_its_end_on_the_version_that_it_started_with(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
         old = await oms.post("/start", {"plan": "one", "reference": "T-1"})
@@ -105,14 +105,14 @@ async def test_a_job_runs_to_its_end_on_the_version_that_it_started_with(tmp_pat
 
 
 @in_loop
-async def test_a_job_goes_on_with_its_version_after_a_restart_too(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_job_goes_on_with_its_version_after_a_restart_too(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
         await oms.post("/start", {"plan": "one", "reference": "T-1"})
         (folder.path / "one.yaml").unlink()
-    async with running(tmp_path, plans=()) as oms:
+    async with running(site, plans=()) as oms:
         assert _in_force(oms.store) == {}
         task = await oms.get("/pull", lane="a")
         await oms.post("/complete", {"task_id": task["task_id"], "token": task["token"]})
@@ -120,9 +120,9 @@ async def test_a_job_goes_on_with_its_version_after_a_restart_too(tmp_path: Path
 
 
 @in_loop
-async def test_a_plan_whose_file_is_gone_starts_no_more_jobs(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_plan_whose_file_is_gone_starts_no_more_jobs(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE, two=TWO)
         await folder.reload()
         (folder.path / "one.yaml").unlink()
@@ -136,9 +136,9 @@ async def test_a_plan_whose_file_is_gone_starts_no_more_jobs(tmp_path: Path) -> 
 
 
 @in_loop
-async def test_a_broken_file_leaves_its_last_good_version_in_force_and_the_others_load(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_broken_file_leaves_its_last_good_version_in_force_and_the_others_load(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE, two=TWO)
         await folder.reload()
         folder.write(one=ONE_BROKEN, two=TWO.replace("[a]\nseq", "[a, b]\nseq"))
@@ -154,10 +154,10 @@ async def test_a_broken_file_leaves_its_last_good_version_in_force_and_the_other
 @pytest.mark.parametrize("text", [ONE_BROKEN, "id: one\nlanes: [\n", "\x00", "id: one\n" + "# more\n" * 20_000])
 @in_loop
 async def test_a_file_that_is_broken_and_has_a_new_name_leaves_the_last_good_version_in_force(
-    tmp_path: Path, text: str
+    site: Site, text: str
 ) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
         folder.write(one=text)
@@ -166,9 +166,9 @@ async def test_a_file_that_is_broken_and_has_a_new_name_leaves_the_last_good_ver
 
 
 @in_loop
-async def test_a_file_that_was_renamed_and_broken_leaves_the_last_good_version_in_force(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_file_that_was_renamed_and_broken_leaves_the_last_good_version_in_force(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
         (folder.path / "one.yaml").unlink()
@@ -178,9 +178,9 @@ async def test_a_file_that_was_renamed_and_broken_leaves_the_last_good_version_i
 
 
 @in_loop
-async def test_a_file_that_gets_a_new_name_is_the_same_plan(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_file_that_gets_a_new_name_is_the_same_plan(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
         (folder.path / "one.yaml").rename(folder.path / "uno.yaml")
@@ -189,9 +189,9 @@ async def test_a_file_that_gets_a_new_name_is_the_same_plan(tmp_path: Path) -> N
 
 
 @in_loop
-async def test_a_file_that_holds_another_plan_now_takes_the_old_one_out_of_force(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_file_that_holds_another_plan_now_takes_the_old_one_out_of_force(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
         folder.write(one=TWO)
@@ -200,13 +200,13 @@ async def test_a_file_that_holds_another_plan_now_takes_the_old_one_out_of_force
 
 
 @in_loop
-async def test_a_folder_that_cannot_be_read_takes_no_plan_out_of_force(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_read_takes_no_plan_out_of_force(site: Site) -> None:
     """A mount that has gone for a moment must not stop every start."""
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
-        folder.path.rename(tmp_path / "elsewhere")
+        folder.path.rename(site.folder / "elsewhere")
         loaded, refused, withdrawn = await folder.reload()
         assert (loaded, withdrawn) == ([], [])
         assert len(refused) == 1
@@ -214,9 +214,9 @@ async def test_a_folder_that_cannot_be_read_takes_no_plan_out_of_force(tmp_path:
 
 
 @in_loop
-async def test_a_plan_that_came_by_http_is_in_force_without_a_file_and_stays_so(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_plan_that_came_by_http_is_in_force_without_a_file_and_stays_so(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
         await folder.reload()
         answer = await oms.http.post("/plans", content=TWO)
@@ -233,14 +233,13 @@ async def test_a_plan_that_came_by_http_is_in_force_without_a_file_and_stays_so(
 
 
 @in_loop
-async def test_a_reload_that_our_database_does_not_take_changes_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, plans=()) as oms:
-        folder = Folder(oms, tmp_path / "plans")
+async def test_a_reload_that_our_database_does_not_take_changes_nothing(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
         folder.write(one=ONE)
-        (tmp_path / "oms.db").rename(tmp_path / "aside.db")
-        answer = await oms.http.post("/plans/reload")
+        with site.database.away():
+            answer = await oms.http.post("/plans/reload")
         assert answer.status_code == 503
-        (tmp_path / "aside.db").rename(tmp_path / "oms.db")
         assert folder.in_force() == {}
         assert (await folder.reload())[0] == [("one", 1)]
 

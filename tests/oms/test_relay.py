@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,10 +23,12 @@ from oms.sequencer.deliver import ResumeStreams, resume
 from oms.sequencer.start import Start, start
 from oms.sequencer.writer import Writer
 from oms.storage.store import Store
+from tests.databases import NewDatabase
 from tests.oms.support import (
     LIMIT_SEC,
     Clock,
     ScriptedLedger,
+    Site,
     Tower,
     break_next_commit,
     event_rows,
@@ -119,10 +120,10 @@ async def test_a_batch_is_no_larger_than_the_ledger_takes(
 
 
 @in_loop
-async def test_a_commit_wakes_the_relay_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_wakes_the_relay_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "IDLE_POLL_SEC", 3600.0)
     ledger = ScriptedLedger()
-    async with running(tmp_path, ledger=ledger) as oms:
+    async with running(site, ledger=ledger) as oms:
         for number in range(3):
             await oms.post("/start", {"plan": "single", "reference": f"T-{number}"})
             await until(lambda: not undelivered(oms.store), what="the ledger has it")
@@ -130,10 +131,10 @@ async def test_a_commit_wakes_the_relay_at_once(tmp_path: Path, monkeypatch: pyt
 
 
 @in_loop
-async def test_many_commits_are_told_of_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_commits_are_told_of_together(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "GATHER_SEC", 0.2)
     ledger = ScriptedLedger()
-    async with running(tmp_path, ledger=ledger) as oms:
+    async with running(site, ledger=ledger) as oms:
         for number in range(30):
             await oms.post("/start", {"plan": "single", "reference": f"T-{number}"})
         await until(lambda: not undelivered(oms.store), what="the ledger has it")
@@ -142,10 +143,10 @@ async def test_many_commits_are_told_of_together(tmp_path: Path, monkeypatch: py
 
 
 @in_loop
-async def test_what_is_left_is_sent_before_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_left_is_sent_before_the_service_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Relay, "run", lambda _relay: asyncio.Event().wait())
     ledger = ScriptedLedger()
-    async with running(tmp_path, ledger=ledger) as oms:
+    async with running(site, ledger=ledger) as oms:
         await oms.post("/start", {"plan": "single", "reference": "T-1"})
         assert ledger.batches == []
     assert ledger.batches == [["JOB-1.1", "JOB-1.2"]]
@@ -156,11 +157,11 @@ async def test_what_is_left_is_sent_before_the_service_ends(tmp_path: Path, monk
 
 @pytest.mark.usefixtures("swift")
 @in_loop
-async def test_work_goes_on_while_the_ledger_is_away_and_the_backlog_follows(tmp_path: Path) -> None:
+async def test_work_goes_on_while_the_ledger_is_away_and_the_backlog_follows(site: Site) -> None:
     ledger = ScriptedLedger()
     ledger.is_up = False
     clock = Clock()
-    async with running(tmp_path, ledger=ledger, clock=clock) as oms:
+    async with running(site, ledger=ledger, clock=clock) as oms:
         for number in range(20):
             await oms.post("/start", {"plan": "single", "reference": f"T-{number}"})
         task = await oms.get("/pull", lane="only")
@@ -184,11 +185,11 @@ async def test_work_goes_on_while_the_ledger_is_away_and_the_backlog_follows(tmp
 
 
 @in_loop
-async def test_an_idle_service_notices_that_the_ledger_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_service_notices_that_the_ledger_is_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "PROBE_EVERY_SEC", 0.0)
     monkeypatch.setattr(loop, "IDLE_POLL_SEC", 0.01)
     ledger = ScriptedLedger()
-    async with running(tmp_path, ledger=ledger) as oms:
+    async with running(site, ledger=ledger) as oms:
         ledger.is_up = False
         await until(lambda: oms.service.relay.act_error, what="the outage is noticed")
 
@@ -294,9 +295,9 @@ class SlowLedger(ScriptedLedger):
 
 
 @in_loop
-async def test_a_slow_ledger_slows_no_work(tmp_path: Path) -> None:
+async def test_a_slow_ledger_slows_no_work(site: Site) -> None:
     ledger = SlowLedger()
-    async with running(tmp_path, ledger=ledger) as oms:
+    async with running(site, ledger=ledger) as oms:
         await oms.post("/start", {"plan": "single", "reference": "T-0"})
         await ledger.is_asked.wait()
         async with asyncio.timeout(LIMIT_SEC):
@@ -312,11 +313,11 @@ async def test_a_slow_ledger_slows_no_work(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_stop_does_not_wait_for_a_ledger_that_does_not_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("oms.app.FLUSH_SEC", 0.05)
     ledger = SlowLedger()
-    async with asyncio.timeout(LIMIT_SEC), running(tmp_path, ledger=ledger) as oms:
+    async with asyncio.timeout(LIMIT_SEC), running(site, ledger=ledger) as oms:
         await oms.post("/start", {"plan": "single", "reference": "T-0"})
 
 
@@ -418,11 +419,11 @@ async def test_one_event_that_is_too_large_stops_its_stream(tower: Tower, ledger
 
 
 @in_loop
-async def test_a_stopped_stream_is_shown_and_tried_again_after_a_restart(tmp_path: Path) -> None:
+async def test_a_stopped_stream_is_shown_and_tried_again_after_a_restart(site: Site) -> None:
     ledger = ScriptedLedger()
     take = ledger.take
     ledger.take = lambda batch: problem(409, "fork", event_id=json.loads(batch[0])["id"])  # type: ignore[method-assign]
-    async with running(tmp_path, ledger=ledger) as oms:
+    async with running(site, ledger=ledger) as oms:
         await oms.post("/start", {"plan": "single", "reference": "T-1"})
         await until(lambda: ledger.batches, what="it is sent")
         async with asyncio.timeout(LIMIT_SEC):
@@ -440,7 +441,7 @@ async def test_a_stopped_stream_is_shown_and_tried_again_after_a_restart(tmp_pat
         ]
         assert (await oms.get("/readyz"))["ready"] is True
     ledger.take = take  # type: ignore[method-assign]
-    async with running(tmp_path, ledger=ledger, plans=()) as oms:
+    async with running(site, ledger=ledger, plans=()) as oms:
         await until(lambda: not undelivered(oms.store), what="it is tried again")
         assert (await oms.get("/readyz"))["relay"]["stopped"] == []
         check_ledger_has_all(oms.store, ledger)
@@ -477,9 +478,8 @@ async def test_marks_that_our_own_database_does_not_take_are_made_again_and_are_
 
 
 @asynccontextmanager
-async def real_ledger(folder: Path) -> AsyncIterator[httpx.ASGITransport]:
+async def real_ledger(url: str) -> AsyncIterator[httpx.ASGITransport]:
     """Run ACT in this process."""
-    url = f"sqlite:///{folder / 'act.db'}"
     app = create_ledger(LedgerSettings(database_url=url), open_ledger(url, migrate=True))
     async with app.router.lifespan_context(app):
         yield httpx.ASGITransport(app)
@@ -487,7 +487,7 @@ async def real_ledger(folder: Path) -> AsyncIterator[httpx.ASGITransport]:
 
 @in_loop
 async def test_the_real_ledger_takes_what_the_relay_sends_and_its_fold_is_what_the_tables_say(
-    tower: Tower, tmp_path: Path
+    tower: Tower, new_database: NewDatabase
 ) -> None:
     tower.start("checked", "T-1")
     tower.complete(tower.pull_one("extract", "w-1"), {"score": 9})
@@ -498,7 +498,7 @@ async def test_the_real_ledger_takes_what_the_relay_sends_and_its_fold_is_what_t
     tower.pull_one("only")
     tower.clock.advance(3600)
     tower.sweep()
-    async with real_ledger(tmp_path) as transport, working(tower) as writer:
+    async with real_ledger(new_database("act").url) as transport, working(tower) as writer:
         client = LedgerClient("http://act", transport=transport)
         relay = Relay(tower.store, writer, client, now_ms=tower.clock)
         await send_all(relay)
@@ -520,9 +520,9 @@ async def test_the_real_ledger_takes_what_the_relay_sends_and_its_fold_is_what_t
 
 
 @in_loop
-async def test_the_real_ledgers_receipts_bind_the_bytes_that_were_sent(tower: Tower, tmp_path: Path) -> None:
+async def test_the_real_ledgers_receipts_bind_the_bytes_that_were_sent(tower: Tower, new_database: NewDatabase) -> None:
     some_jobs(tower, 2)
-    url = f"sqlite:///{tmp_path / 'act.db'}"
+    url = new_database("act").url
     app = create_ledger(
         LedgerSettings(database_url=url), open_ledger(url, migrate=True), clock=lambda: 1_700_000_000_000_000
     )

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from oms.sequencer.complete import Complete
 from oms.sequencer.fail import Fail
@@ -20,15 +28,19 @@ from oms.sequencer.release import Release
 from oms.sequencer.reroute import Reroute
 from oms.sequencer.retry import Retry
 from oms.sequencer.start import Start
+from tests.database import Kind
+from tests.databases import Databases
 from tests.oms.drivers import Driver, HttpDriver, VerbDriver, Wish, in_turn
 from tests.oms.fold import check_agrees, check_attempts, check_places, fold
 from tests.oms.model import LANES, PLANS, Model
-from tests.oms.support import Clock
+from tests.oms.support import Clock, Site
 
 NONSENSE = "0" * 32
 OUTPUTS: list[dict[str, Any]] = [{}, {"score": 1}, {"score": 9}, {"score": "high"}]
 ERRORS = [("error", "no luck"), ("error", "other luck"), ("timeout", "no answer")]
 LANES_AND_OTHERS = [*LANES, "backup"]
+
+EXAMPLES = {"sqlite": 60, "postgres": 16}
 
 GOOD_OUTPUTS: list[dict[str, Any]] = [{"score": 1}, {"score": 9}]
 
@@ -44,20 +56,19 @@ starts = st.builds(
 class Machine(RuleBasedStateMachine):
     """What may happen to OMS, and what must be true after every step of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_driver: type[VerbDriver | HttpDriver], databases: Databases, kind: Kind) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.lent = ExitStack()
+        folder = Path(self.lent.enter_context(tempfile.TemporaryDirectory()))
+        site = Site(folder, self.lent.enter_context(databases.lend(kind, "oms")))
         self.clock = Clock()
         self.model = Model()
         self.model.now_ms = self.clock()
-        self.driver = self.make_driver(Path(self.folder.name))
-
-    def make_driver(self, folder: Path) -> Driver:
-        raise NotImplementedError
+        self.driver: Driver = make_driver(site, self.clock)
 
     def teardown(self) -> None:
         self.driver.close()
-        self.folder.cleanup()
+        self.lent.close()
 
     # What happens.
 
@@ -273,26 +284,34 @@ class Machine(RuleBasedStateMachine):
         check_agrees(jobs, self.model.views())
 
 
-class VerbMachine(Machine):
-    """The verbs on a store: fast, and with several wishes in a transaction."""
-
-    def make_driver(self, folder: Path) -> Driver:
-        return VerbDriver(folder, self.clock)
-
-
-class HttpMachine(Machine):
-    """The whole application, with a ledger that takes everything."""
-
-    def make_driver(self, folder: Path) -> Driver:
-        return HttpDriver(folder, self.clock)
-
-
 BOUNDED = settings(
     deadline=None,
     derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestVerbs = VerbMachine.TestCase
-TestVerbs.settings = settings(BOUNDED, max_examples=60, stateful_step_count=40)
-TestHttp = HttpMachine.TestCase
-TestHttp.settings = settings(BOUNDED, max_examples=15, stateful_step_count=30)
+
+
+def machine(make_driver: type[VerbDriver | HttpDriver], databases: Databases, kind: Kind) -> type[Machine]:
+    """Return the machine that drives a service on a kind of database."""
+
+    class Here(Machine):
+        def __init__(self) -> None:
+            super().__init__(make_driver, databases, kind)
+
+    return Here
+
+
+def test_the_verbs_do_what_the_model_does(databases: Databases, database_kind: Kind) -> None:
+    """Fast, and with several wishes in a transaction."""
+    run_state_machine_as_test(
+        machine(VerbDriver, databases, database_kind),
+        settings=settings(BOUNDED, max_examples=EXAMPLES[database_kind], stateful_step_count=40),
+    )
+
+
+def test_the_application_does_what_the_model_does(databases: Databases, database_kind: Kind) -> None:
+    """All of it, with a ledger that takes everything."""
+    run_state_machine_as_test(
+        machine(HttpDriver, databases, database_kind),
+        settings=settings(BOUNDED, max_examples=EXAMPLES[database_kind] // 4, stateful_step_count=30),
+    )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -20,7 +18,9 @@ from oms.sequencer.heartbeat import Heartbeat, heartbeat
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
 from oms.storage.store import open_store
-from tests.oms.support import SINGLE, Clock, Tower, event_rows, events, in_loop, running, until
+from tests.database import Kind
+from tests.databases import Databases
+from tests.oms.support import SINGLE, Clock, Site, Tower, event_rows, events, in_loop, running, until
 
 
 def quick(attempts: int, backoff_sec: float, lease_sec: int = 60) -> dict[str, Any]:
@@ -136,17 +136,17 @@ def test_a_sweep_that_finds_nothing_writes_nothing(tower: Tower) -> None:
     assert event_rows(tower.store) == before
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     attempts=st.integers(1, 4),
     backoff_sec=st.sampled_from([0, 0.5, 7]),
     waits=st.lists(st.sampled_from([0.2, 1, 5, 61, 400]), min_size=1, max_size=12),
 )
 def test_however_often_it_looks_each_attempt_expires_once_and_there_are_as_many_as_the_policy_says(
-    attempts: int, backoff_sec: float, waits: list[float]
+    databases: Databases, database_kind: Kind, attempts: int, backoff_sec: float, waits: list[float]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        store = open_store(f"sqlite:///{folder}/oms.db")
+    with databases.lend(database_kind, "oms") as database:
+        store = open_store(database.url)
         clock = Clock()
         tower = Tower(store, clock)
         tower.put_plan(quick(attempts, backoff_sec))
@@ -171,9 +171,9 @@ def test_however_often_it_looks_each_attempt_expires_once_and_there_are_as_many_
 
 
 @in_loop
-async def test_a_running_service_sweeps_by_itself(tmp_path: Path) -> None:
+async def test_a_running_service_sweeps_by_itself(site: Site) -> None:
     clock = Clock()
-    async with running(tmp_path, clock=clock, plans=[quick(2, 30)], sweep_interval_sec=0.01) as oms:
+    async with running(site, clock=clock, plans=[quick(2, 30)], sweep_interval_sec=0.01) as oms:
         await oms.post("/start", {"plan": "quick", "reference": "T-1"})
         await oms.get("/pull", lane="only")
         poll = asyncio.ensure_future(oms.get("/pull", lane="only", wait=60))
@@ -186,7 +186,7 @@ async def test_a_running_service_sweeps_by_itself(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_sweeper_goes_on_after_a_fault_of_ours_and_after_the_database_was_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults: list[Exception] = [ZeroDivisionError()]
     sweeps: list[None] = []
@@ -199,7 +199,7 @@ async def test_a_sweeper_goes_on_after_a_fault_of_ours_and_after_the_database_wa
 
     monkeypatch.setattr(app_module, "sweep", odd_sweep)
     with capture_logs() as logs:
-        async with running(tmp_path, sweep_interval_sec=0.01):
+        async with running(site, sweep_interval_sec=0.01):
             await until(lambda: any(log["event"] == "sweep_failed" for log in logs), what="it says so")
             faults[:] = [UnavailableError("the disk is full")]
             await until(lambda: any(log["event"] == "database_unavailable" for log in logs), what="it says so")

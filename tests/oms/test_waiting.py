@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +21,23 @@ from oms.sequencer.reroute import Reroute, reroute
 from oms.sequencer.retry import Retry, retry
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
-from oms.sequencer.waiting import Waiting
+from oms.sequencer.waiting import Parked, Waiting
 from oms.sequencer.writer import Writer
-from tests.oms.support import Clock, Hold, Running, Tower, events, in_loop, running, told, turns, until, working
+from tests.oms.support import (
+    Clock,
+    Hold,
+    Running,
+    Site,
+    Tower,
+    events,
+    in_loop,
+    running,
+    told,
+    turns,
+    until,
+    working,
+    writer_engine,
+)
 
 ONLY = Pull(lane="only", limit=1)
 
@@ -214,7 +227,7 @@ async def test_only_as_many_are_woken_as_there_is_work_for() -> None:
     waits = Waiting()
     future = asyncio.get_running_loop().create_future()
     commands = [Command(pull, [Pull(lane="only", limit=limit)], future, may_wait=True) for limit in (2, 1, 1, 5)]
-    assert all(waits.park(command) for command in commands)
+    assert all(waits.park(command, since=0) is Parked.WAITS for command in commands)
     assert waits.take({"other": 5}) == []
     assert waits.take({"only": 3}) == commands[:2]
     assert waits.take({"only": 1}) == commands[2:3]
@@ -234,7 +247,7 @@ async def test_who_was_woken_for_nothing_keeps_its_place(tower: Tower) -> None:
                 asyncio.ensure_future(writer.run(reroute, Reroute("TASK-1", "elsewhere"))),
             ]
         await asyncio.gather(*asked)
-        assert writer.parked == 2
+        await until(lambda: writer.parked == 2, what="both wait again")
         await begin(writer, "T-2")
         assert [task.reference for task in await first] == ["T-2"]
         assert not second.done()
@@ -318,13 +331,13 @@ async def test_a_client_that_goes_in_the_moment_in_which_it_is_served_leaves_the
         (poll,) = await waiting(writer, ONLY)
         tell = writer._told
 
-        def tell_and_go(answers: Any, recorded: int) -> None:
+        def tell_and_go(*told: Any) -> None:
             monkeypatch.undo()
             if is_told:
-                tell(answers, recorded)
+                tell(*told)
             poll.cancel()
             if not is_told:
-                tell(answers, recorded)
+                tell(*told)
 
         monkeypatch.setattr(writer, "_told", tell_and_go)
         await begin(writer, "T-1")
@@ -356,7 +369,7 @@ async def test_a_stop_answers_everybody_with_nothing_and_lets_nobody_wait_any_mo
 async def test_a_thousand_waiting_pulls_cost_nothing(tower: Tower) -> None:
     statements: list[str] = []
     event.listen(
-        tower.store._writer,
+        writer_engine(tower.store),
         "before_cursor_execute",
         lambda _connection, _cursor, statement, *_more: statements.append(statement),
     )
@@ -382,8 +395,8 @@ async def test_a_thousand_waiting_pulls_cost_nothing(tower: Tower) -> None:
 
 
 @in_loop
-async def test_a_waiting_request_is_answered_with_the_task(tmp_path: Path) -> None:
-    async with running(tmp_path) as oms:
+async def test_a_waiting_request_is_answered_with_the_task(site: Site) -> None:
+    async with running(site) as oms:
         poll = asyncio.ensure_future(oms.get("/pull", lane="only", wait=60))
         await oms.parked(1)
         await oms.post("/start", {"plan": "single", "reference": "T-1"})
@@ -391,17 +404,15 @@ async def test_a_waiting_request_is_answered_with_the_task(tmp_path: Path) -> No
 
 
 @in_loop
-async def test_a_wait_that_ends_without_work_is_answered_null_or_an_empty_list(tmp_path: Path) -> None:
-    async with running(tmp_path) as oms:
+async def test_a_wait_that_ends_without_work_is_answered_null_or_an_empty_list(site: Site) -> None:
+    async with running(site) as oms:
         assert await oms.get("/pull", lane="only", wait=0.01) is None
         assert await oms.get("/pull", lane="only", wait=0.01, max=3) == []
 
 
 @in_loop
-async def test_a_full_queue_is_answered_503_and_when_to_come_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with running(tmp_path) as oms:
+async def test_a_full_queue_is_answered_503_and_when_to_come_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(site) as oms:
         monkeypatch.setattr(writer_module, "MAX_QUEUED_COMMANDS", -1)
         answer = await oms.http.get("/pull", params={"lane": "only"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -445,8 +456,8 @@ class Connection:
 
 
 @in_loop
-async def test_a_connection_that_is_cut_while_it_waits_leaves_the_task_to_the_next(tmp_path: Path) -> None:
-    async with running(tmp_path) as oms:
+async def test_a_connection_that_is_cut_while_it_waits_leaves_the_task_to_the_next(site: Site) -> None:
+    async with running(site) as oms:
         connection = Connection(oms, "lane=only&wait=60")
         await oms.parked(1)
         connection.is_cut.set()
@@ -458,9 +469,9 @@ async def test_a_connection_that_is_cut_while_it_waits_leaves_the_task_to_the_ne
 
 @in_loop
 async def test_a_connection_that_is_cut_in_the_moment_in_which_it_is_served_leaves_the_task_to_the_next(
-    tmp_path: Path,
+    site: Site,
 ) -> None:
-    async with running(tmp_path) as oms:
+    async with running(site) as oms:
         for number in range(20):
             connection = Connection(oms, "lane=only&wait=60")
             await oms.parked(1)

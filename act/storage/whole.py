@@ -1,0 +1,50 @@
+"""Read and write the ledger's tables as they are, for a copy. Functions that take an open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select
+
+from act.storage.entries import add_events, close_blocks, heads_of, move_heads
+from act.storage.tables import blocks, events, fanout, heads
+
+_ROWS = select(events).where(events.c.idx >= bindparam("first")).order_by(events.c.idx).limit(bindparam("count"))
+_HEADS = select(heads).where(heads.c.stream > bindparam("after")).order_by(heads.c.stream).limit(bindparam("count"))
+_BLOCKS = select(blocks).where(blocks.c.block >= bindparam("first")).order_by(blocks.c.block).limit(bindparam("count"))
+
+
+def rows_from(tx: Connection, first: int, *, count: int) -> Sequence[RowMapping]:
+    """Return the rows of ``events`` from the index ``first`` on, at most ``count``, all columns."""
+    return tx.execute(_ROWS, {"first": first, "count": count}).mappings().all()
+
+
+def heads_after(tx: Connection, stream: str, *, count: int) -> Sequence[RowMapping]:
+    """Return the rows of ``heads`` behind the stream, by their names' bytes, at most ``count``."""
+    return tx.execute(_HEADS, {"after": stream, "count": count}).mappings().all()
+
+
+def blocks_from(tx: Connection, first: int, *, count: int) -> Sequence[RowMapping]:
+    """Return the rows of ``blocks`` from the number ``first`` on, at most ``count``."""
+    return tx.execute(_BLOCKS, {"first": first, "count": count}).mappings().all()
+
+
+def add_rows(tx: Connection, rows: Sequence[Mapping[str, Any]], *, size_before: int) -> None:
+    """Append rows of another ledger's ``events`` as they are, and what is derived from them."""
+    grown = {row["stream"]: row["seq"] for row in rows}
+    add_events(tx, rows)
+    move_heads(tx, grown, known=heads_of(tx, grown))
+    close_blocks(tx, size_before=size_before, size=size_before + len(rows))
+
+
+def positions_of(tx: Connection) -> dict[str, int]:
+    """Return how far the ledger has been published, by the exchange's name."""
+    return {row.name: row.position for row in tx.execute(select(fanout.c.name, fanout.c.position))}
+
+
+def add_positions(tx: Connection, positions: Mapping[str, int]) -> None:
+    """Note how far the ledger has been published, for the exchanges of which nothing is noted yet."""
+    new = positions.keys() - positions_of(tx).keys()
+    if new:
+        tx.execute(insert(fanout), [{"name": name, "position": positions[name], "lease_until_ms": 0} for name in new])

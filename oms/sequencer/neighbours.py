@@ -1,0 +1,50 @@
+"""Other towers on the same database: what they made ready is handed out here, too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from oms.domain.errors import UnavailableError
+from oms.sequencer.writer import Writer
+from oms.storage.store import Store
+from oms.storage.tasks import ready_tasks
+
+log = structlog.get_logger(__name__)
+
+MAX_COUNTED = 1_000
+MAX_PAUSE_SEC = 2.0
+"""How long the look pauses at most while the database is away."""
+
+
+async def look_for_ever(store: Store, writer: Writer, *, interval_sec: float) -> None:
+    """Look every ``interval_sec`` whether tasks are ready in the lanes that pulls wait for, and wake those.
+
+    A wake-up that another tower sends is faster, and may be lost: this look is what bounds a pull's wait. It costs one
+    read along an index, and nothing while nobody waits.
+    """
+    pause_sec = interval_sec
+    while True:
+        await asyncio.sleep(pause_sec)
+        lanes = writer.waited_for
+        if not lanes:
+            continue
+        try:
+            ready = await asyncio.to_thread(_ready, store, lanes)
+        except UnavailableError:
+            pause_sec = min(MAX_PAUSE_SEC, pause_sec * 2)
+            continue
+        except Exception:
+            # A fault of ours must not end the look for good: waiting pulls would be served late, and nobody would know.
+            log.exception("look_failed")
+            pause_sec = MAX_PAUSE_SEC
+            continue
+        pause_sec = interval_sec
+        if ready:
+            writer.wake(ready)
+
+
+def _ready(store: Store, lanes: list[str]) -> dict[str, int]:
+    with store.reading() as connection:
+        return ready_tasks(connection, store.dialect, lanes, limit=MAX_COUNTED)

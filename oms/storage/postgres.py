@@ -1,0 +1,174 @@
+"""All that is PostgreSQL's own in OMS. How it is used: ``hmskit.postgres``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    BigInteger,
+    Connection,
+    String,
+    Text,
+    bindparam,
+    extract,
+    func,
+    literal_column,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from hmskit import postgres
+from hmskit.errors import CannotOpenError
+from hmskit.prepared import Prepared
+from oms.storage.database import Database
+from oms.storage.tables import NUMBERS, READY, jobs, lane_counts, tasks, workers
+from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
+
+READERS = 8
+MAX_NUMBERS_AT_ONCE = 256
+
+
+@compiles(in_list, "postgresql")
+def _in_list(element: in_list, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    column, parameter = element.clauses
+    # A cast to varchar(100) would cut a longer value silently, and find another's row.
+    array = bindparam(parameter.key, type_=ARRAY(Text() if isinstance(column.type, String) else column.type))
+    return f"{compiler.process(column, **options)} = ANY ({compiler.process(array, **options)})"
+
+
+_FREE = (
+    select(jobs.c.job_id)
+    .where(jobs.c.job_id == tasks.c.job_id)
+    .correlate(tasks)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
+
+
+@compiles(job_is_free, "postgresql")
+def _job_is_free(_element: job_is_free, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    return f"{compiler.process(_FREE, **options)} IS NOT NULL"
+
+
+@compiles(in_rows, "postgresql")
+def _in_rows(element: in_rows, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    column, rows = element.clauses
+    return f"{compiler.process(column, **options)} = ANY (ARRAY {compiler.process(rows, **options)})"
+
+
+_NOW = Prepared(
+    select((extract("epoch", func.clock_timestamp()) * literal_column("1000")).cast(BigInteger)),
+    [],
+)
+_TAKE_NUMBERS = {
+    name: Prepared(
+        select(sequence.next_value()).select_from(func.generate_series(literal_column("1"), bindparam("count"))),
+        ["count"],
+    )
+    for name, sequence in NUMBERS.items()
+}
+_counts = insert(lane_counts).values({name: bindparam(name) for name in ("lane", "shard", "queued", "running")})
+_seen = insert(workers).values({name: bindparam(name) for name in ("lane", "worker", "last_seen")})
+# Task and job are locked as one, and nothing is waited for: a claim that holds tasks can then never wait for a verb
+# that holds their job and wants the tasks.
+_due = (
+    select(tasks.c.task_id)
+    .where(tasks.c.lane == bindparam("this_lane"), READY, job_is_free())
+    .order_by(tasks.c.priority.desc(), tasks.c.available_at, tasks.c.task_id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+
+
+def _now_ms(connection: Connection) -> int:
+    """Return the database's time: the towers' own clocks may differ, and leases are compared across them."""
+    return int(_NOW.rows(connection)[0][0])
+
+
+def _next_number(tx: Transaction, name: str) -> int:
+    """Take a number from a sequence, in growing handfuls; what is left of one is lost: numbers may have holes."""
+    numbers = tx.numbers.setdefault(name, [])
+    if not numbers:
+        tx.numbers_taken[name] = count = min(tx.numbers_taken.get(name, 0) * 2 or 1, MAX_NUMBERS_AT_ONCE)
+        numbers += sorted((row[0] for row in _TAKE_NUMBERS[name].rows(tx.connection, count)), reverse=True)
+    return numbers.pop()
+
+
+def _keep_numbers(_tx: Transaction) -> None:
+    """Do nothing: a sequence keeps what it gave by itself."""
+
+
+POSTGRES = Dialect(
+    is_shared=True,
+    now_ms=_now_ms,
+    next_number=_next_number,
+    keep_numbers=_keep_numbers,
+    add_counts=Prepared(
+        _counts.on_conflict_do_update(
+            index_elements=["lane", "shard"],
+            set_={
+                "queued": lane_counts.c.queued + _counts.excluded.queued,
+                "running": lane_counts.c.running + _counts.excluded.running,
+            },
+        ),
+        ["lane", "shard", "queued", "running"],
+    ),
+    see_worker=Prepared(
+        _seen.on_conflict_do_update(index_elements=["lane", "worker"], set_={"last_seen": _seen.excluded.last_seen}),
+        ["lane", "worker", "last_seen"],
+    ),
+    claim=Prepared(
+        update(tasks)
+        .where(in_rows(tasks.c.task_id, _due.scalar_subquery()))
+        .values(
+            status=literal_column("'running'"),
+            attempt=tasks.c.attempt + literal_column("1"),
+            # Evaluated for each row, so that every attempt has a token of its own.
+            token=literal_column("replace(gen_random_uuid()::text, '-', '')"),
+            ended_by=null(),
+            worker=null(),
+            progress=null(),
+            note=null(),
+            lease_expires_at=bindparam("now", type_=BigInteger()) + tasks.c.lease_sec * literal_column("1000::bigint"),
+        )
+        .returning(*tasks.c),
+        ["now", "this_lane", "limit"],
+    ),
+    list_parameter=list,
+)
+
+
+def open_server(url: URL, *, writers: int) -> Database:
+    """Open the database on its server.
+
+    Raises:
+        CannotOpenError: it cannot be used; the message says why and what to do.
+    """
+    url = url.set(drivername="postgresql+psycopg")
+    writer = postgres.engine_of(url, connections=writers, application="oms", writes=True)
+    reader = postgres.engine_of(url, connections=READERS, application="oms", writes=False)
+    database = Database(
+        url=url, name=postgres.shown(url), writer=writer, reader=reader, writers=writers, dialect=POSTGRES
+    )
+    try:
+        with writer.connect() as connection:
+            postgres.check_version(connection)
+    except DBAPIError as error:
+        database.close()
+        why = postgres.why_unavailable(error) or "it refuses the connection"
+        raise CannotOpenError(f"cannot use {database.name}: {why}: {_first_line(error)}") from None
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]

@@ -1,0 +1,191 @@
+"""``act copy``: the same ledger in another database, or a word on why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from act.copy import CopyError, copy
+from act.domain.errors import UnavailableError
+from act.storage import whole
+from act.storage.entries import size_of
+from act.storage.store import Store, open_store
+from tests.act.process import act
+from tests.act.support import check_ledger, event, failing_reads, plain_job
+from tests.act.test_storage import put
+from tests.database import KINDS, Database, Kind
+from tests.databases import Databases
+
+RAWS = [raw for number in range(260) for raw in plain_job(f"JOB-{number}")]
+"""More than a block of them, and pages with a rest."""
+
+Lend = Callable[[Kind], Database]
+
+
+@pytest.fixture
+def lend(databases: Databases) -> Iterator[Lend]:
+    """Give an empty ledger database of a kind."""
+    with ExitStack() as lent:
+        yield lambda kind: lent.enter_context(databases.lend(kind, "act"))
+
+
+@pytest.fixture
+def stores() -> Iterator[Callable[[Database], Store]]:
+    """Open a database until the end of the test."""
+    with ExitStack() as opened:
+
+        def open_(database: Database) -> Store:
+            store = open_store(database.url, migrate=False)
+            opened.callback(store.close)
+            return store
+
+        yield open_
+
+
+def quietly(_what: str, _done: int, _of: int) -> None:
+    """Show no progress."""
+
+
+@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("target", KINDS)
+def test_the_copy_is_the_same(source: Kind, target: Kind, lend: Lend, stores: Callable[[Database], Store]) -> None:
+    one, other = stores(lend(source)), stores(lend(target))
+    put(one, [*RAWS, event("LANE-ключ", 1, entity="lane", status="paused", lane="ключ")])
+    with one.writer.begin() as tx:
+        whole.add_positions(tx, {"act.events": 17})
+    told: list[tuple[str, int, int]] = []
+    assert copy(one, other, on_progress=lambda *what: told.append(what)) == 1301
+    assert check_ledger(other) == check_ledger(one)
+    with other.reader.begin() as tx:
+        assert whole.positions_of(tx) == {"act.events": 17}
+    assert told[-1] == ("comparing", 1301, 1301)
+    assert [done for what, done, _ in told if what == "copying"] == [500, 1000, 1301]
+    # Once more: nothing to do. And the ledger goes on in its new place.
+    assert copy(one, other, on_progress=quietly) == 1301
+    put(other, [event("JOB-0", 6, entity="job", status="erased")])
+    assert len(check_ledger(other)) == 1302
+
+
+@pytest.mark.parametrize("target", KINDS)
+def test_a_copy_that_was_stopped_goes_on(target: Kind, lend: Lend, stores: Callable[[Database], Store]) -> None:
+    one, other = stores(lend("sqlite")), stores(lend(target))
+    put(one, RAWS)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(_what: str, done: int, _of: int) -> None:
+        if done >= 1000:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        copy(one, other, on_progress=stop)
+    with other.reader.begin() as tx:
+        assert size_of(tx) == 1000
+    pages: list[int] = []
+    copy(one, other, on_progress=lambda what, done, _of: pages.append(done) if what == "copying" else None)
+    assert pages == [1300]
+    assert check_ledger(other) == RAWS
+
+
+def test_what_cannot_be_read_now_is_no_difference(lend: Lend, stores: Callable[[Database], Store]) -> None:
+    one, other = stores(lend("sqlite")), stores(lend("sqlite"))
+    put(one, RAWS[:5])
+    with failing_reads(one.reader), pytest.raises(UnavailableError, match="disk answers with errors"):
+        copy(one, other, on_progress=quietly)
+    assert copy(one, other, on_progress=quietly) == 5
+
+
+@pytest.mark.parametrize(
+    ("has", "says"),
+    [
+        (plain_job("JOB-9999"), "another ledger: it differs at index 0"),
+        ([*RAWS[:600], *plain_job("JOB-9998")], "another ledger: it differs at index 604"),
+        ([*RAWS[:5], *plain_job("JOB-9999"), *RAWS[5:15]], "another ledger: it differs at index 19"),
+        ([*RAWS[:5], *RAWS[10:15], *RAWS[5:10], *RAWS[15:20]], "differs at index 5: it is no copy"),
+        ([*RAWS, *plain_job("JOB-9999")], "another ledger: it differs at index 1304"),
+    ],
+    ids=["another", "another-end", "one-too-many", "another-order", "longer"],
+)
+@pytest.mark.parametrize("target", KINDS)
+def test_another_ledger_is_never_added_to(
+    target: Kind, has: list[bytes], says: str, lend: Lend, stores: Callable[[Database], Store]
+) -> None:
+    one, other = stores(lend("sqlite")), stores(lend(target))
+    put(one, RAWS)
+    put(other, has)
+    with pytest.raises(CopyError, match=says):
+        copy(one, other, on_progress=quietly)
+    if "another ledger" in says:
+        assert check_ledger(other) == has, "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (
+            "UPDATE events SET entry = CAST(replace(CAST(entry AS TEXT), 'ticket', 'TICKET') AS BLOB) WHERE idx = 700",
+            "damaged at index 700",
+        ),
+        ("DELETE FROM events WHERE idx >= 1299", "the table heads"),
+        ("UPDATE events SET entry = 'a text' WHERE idx = 700", "damaged at index 700"),
+        ("UPDATE events SET leaf_hash = zeroblob(32) WHERE idx = 700", "damaged at index 700"),
+        ("DELETE FROM events WHERE idx = 700", "no event at index 700"),
+        ("DELETE FROM heads WHERE stream = 'JOB-7'", "the table heads"),
+        ("UPDATE blocks SET min_ts_ms = 7", "the table blocks"),
+    ],
+)
+def test_a_damaged_source_gives_no_copy_that_passes(
+    damage: str, says: str, lend: Lend, stores: Callable[[Database], Store]
+) -> None:
+    source = lend("sqlite")
+    one, other = stores(source), stores(lend("sqlite"))
+    put(one, RAWS)
+    for trigger in ("events_no_update", "events_no_delete"):
+        source.rows(f"DROP TRIGGER {trigger}")
+    source.rows(damage)
+    with pytest.raises(CopyError, match=says):
+        copy(one, other, on_progress=quietly)
+
+
+def test_a_target_that_grows_by_itself_is_left_alone(lend: Lend, stores: Callable[[Database], Store]) -> None:
+    target = lend("postgres")
+    one, other, third = stores(lend("sqlite")), stores(target), stores(target)
+    put(one, RAWS)
+
+    def append_to_it(_what: str, done: int, _of: int) -> None:
+        if done == 500:
+            put(third, [event("JOB-9999", 1)])
+
+    with pytest.raises(CopyError, match="somebody else appends"):
+        copy(one, other, on_progress=append_to_it)
+
+
+def test_the_command(lend: Lend, tmp_path: Path) -> None:
+    source, target = lend("sqlite"), lend("postgres")
+    store = open_store(source.url, migrate=False)
+    put(store, RAWS)
+    flags = ("copy", "--from", source.url, "--to", target.url)
+    refused = act(tmp_path, *flags)
+    assert refused.returncode == 1
+    assert "another process uses" in refused.stderr
+    store.close()
+    done = act(tmp_path, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "has all 1300 events" in done.stdout
+    assert "1300/1300" in done.stderr
+    back = act(tmp_path, "copy", "--from", target.url, "--to", f"sqlite:///{tmp_path / 'back.db'}")
+    assert back.returncode == 0, back.stderr
+    copied = open_store(f"sqlite:///{tmp_path / 'back.db'}", migrate=False)
+    assert check_ledger(copied) == RAWS
+    copied.close()
+    for wrong, code, says in (
+        (("copy", "--from", source.url, "--to", source.url), 2, "the same database"),
+        (("copy", "--from", "sqlite:///none.db", "--to", target.url), 1, "act migrate"),
+    ):
+        refused = act(tmp_path, *wrong)
+        assert (refused.returncode, "Traceback" in refused.stderr) == (code, False)
+        assert says in refused.stderr
