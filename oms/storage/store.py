@@ -133,7 +133,7 @@ class Store:
                 revision = migrate.schema_revision(connection)
         except UnavailableError as error:
             return error.detail
-        if revision != SCHEMA_REVISION:
+        if not migrate.works_with(revision, own=SCHEMA_REVISION):
             return f"the schema is at {revision}, this release needs {SCHEMA_REVISION}: run 'oms migrate'"
         return None
 
@@ -179,7 +179,7 @@ def open_store(database_url: str, *, may_migrate: bool = True, writers: int = DE
     try:
         with store.connect_writer() as connection:
             revision = migrate.schema_revision(connection)
-        if revision != SCHEMA_REVISION:
+        if not migrate.works_with(revision, own=SCHEMA_REVISION):
             _bring_up_to_date(store, revision, may_migrate=may_migrate)
     except UnavailableError as error:
         store.close()
