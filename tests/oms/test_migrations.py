@@ -15,7 +15,7 @@ from oms.sequencer.start import Start, Started, start
 from oms.sequencer.wishes import TaskAnswer
 from oms.storage.store import MIGRATIONS, open_store
 from oms.storage.tables import SCHEMA_REVISION
-from tests.databases import NewDatabase
+from tests.databases import Databases, NewDatabase
 from tests.oms.support import SINGLE, Clock, Tower
 
 # What the first release's code ran, in its own columns.
@@ -88,17 +88,14 @@ def test_this_code_runs_on_the_next_releases_schema_and_leaves_it_alone(new_data
         open_store(database.url)
 
 
-def test_towers_that_start_together_bring_the_schema_up_once(new_database: NewDatabase) -> None:
-    database = new_database()
-    if database.kind == "sqlite":
-        pytest.skip("a SQLite file has one process")
+def test_towers_that_start_together_bring_the_schema_up_once(databases: Databases) -> None:
+    with databases.lend("postgres") as database, concurrent.futures.ThreadPoolExecutor(4) as threads:
 
-    def open_and_close(_number: int) -> str | None:
-        store = open_store(database.url)
-        try:
-            return store.is_ready()
-        finally:
-            store.close()
+        def open_and_close(_number: int) -> str | None:
+            store = open_store(database.url)
+            try:
+                return store.is_ready()
+            finally:
+                store.close()
 
-    with concurrent.futures.ThreadPoolExecutor(4) as threads:
         assert list(threads.map(open_and_close, range(4))) == [None] * 4
