@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from hmskit.errors import CannotOpenError
+from hmskit.errors import CannotOpenError, leave_details_out
 
 OLDEST_VERSION = 130_000
 """The first with ``gen_random_uuid()`` built in."""
@@ -42,6 +42,10 @@ KEEP_TO_INDEXES = (
     "SET plan_cache_mode = force_generic_plan",
 )
 """For connections whose statements are all lookups along an index: one plan, made once, whatever the statistics say."""
+
+COUNT_ROWS = ("SET seq_page_cost = 0.01", "SET random_page_cost = 0.01")
+"""For connections that read pages of a list: of two indexes in the page's order the planner is to take the one that
+reads fewer rows. By default it takes the one whose rows lie side by side, and may read those to the table's end."""
 
 _PASSING = {
     "08": "the connection to the database is lost",
@@ -105,7 +109,15 @@ def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> 
                     cursor.execute(statement)
             else:
                 cursor.execute("SET default_transaction_read_only = on")
+                for statement in COUNT_ROWS:
+                    cursor.execute(statement)
         driver.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _leave_values_out(context: ExceptionContext) -> None:
+        leave_details_out(context.original_exception)
+        if context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.args = (str(context.original_exception),)
 
     return engine
 

@@ -94,7 +94,8 @@ class Store:
                 is_committing = True
         except DBAPIError as error:
             if not is_committing and may_run_again(error):
-                raise RunAgainError(f"The database cannot take it now: {why_unavailable(error)}.") from error
+                reason = why_unavailable(error) or "another transaction took the same key"
+                raise RunAgainError(f"The database cannot take it now: {reason}.") from error
             raise _translated(error) from error
 
     @contextmanager
