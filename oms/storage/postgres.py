@@ -32,6 +32,9 @@ from oms.storage.tables import NUMBERS, READY, jobs, lane_counts, tasks, workers
 from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
 
 READERS = 8
+COUNT_ROWS = ("SET seq_page_cost = 0.01", "SET random_page_cost = 0.01")
+"""For connections that read pages of a list: of two indexes in the page's order the planner is to take the one that
+reads fewer rows. By default it takes the one whose rows lie side by side, and may read those to the table's end."""
 MAX_NUMBERS_AT_ONCE = 256
 
 
@@ -153,7 +156,7 @@ def open_server(url: URL, *, writers: int) -> Database:
     """
     url = url.set(drivername="postgresql+psycopg")
     writer = postgres.engine_of(url, connections=writers, application="oms", writes=True)
-    reader = postgres.engine_of(url, connections=READERS, application="oms", writes=False)
+    reader = postgres.engine_of(url, connections=READERS, application="oms", writes=False, session=COUNT_ROWS)
     database = Database(
         url=url, name=postgres.shown(url), writer=writer, reader=reader, writers=writers, dialect=POSTGRES
     )
