@@ -17,7 +17,18 @@ from act.contract import leaf_hash
 from act.domain.errors import UnavailableError
 from act.storage.entries import size_of
 from act.storage.store import Store
-from act.storage.whole import add_positions, add_rows, blocks_from, heads_after, positions_of, rows_from
+from act.storage.tree import full_tile
+from act.storage.whole import (
+    add_checkpoints,
+    add_positions,
+    add_rows,
+    blocks_from,
+    checkpoints_after,
+    heads_after,
+    positions_of,
+    rows_from,
+    tiles_after,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,6 +67,7 @@ def copy(source: Store, target: Store, *, on_progress: Progress) -> int:
             add_rows(tx, [dict(row) for row in rows], size_before=done)
         done += len(rows)
         on_progress("copying", done, max(size, done))
+    _copy_checkpoints(source, target)
     verify(source, target, on_progress=on_progress)
     with _understood(target), target.writer.begin() as tx:
         add_positions(tx, _read(source, positions_of))
@@ -79,11 +91,24 @@ def verify(source: Store, target: Store, *, on_progress: Progress) -> None:
             same = takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))
             raise CopyError(f"the target differs at index {first + len(list(same))}: it is no copy of this ledger")
         on_progress("comparing", min(first + PAGE, sizes[0]), sizes[0])
-    for table, rows in (("heads", _heads), ("blocks", _blocks)):
+    for table, rows in (("heads", _heads), ("blocks", _blocks), ("checkpoints", _checkpoints)):
         if any(one != other for one, other in zip_longest(rows(source), rows(target))):
             raise CopyError(
                 f"the table {table} of the target differs, and the events do not: copy into an empty database"
             )
+    # The source's tree may be behind its events, where it is older than the tree; the target's never is.
+    if any(
+        _read(target, full_tile, row["level"], row["number"]) != (row["hashes"], row["root"]) for row in _tiles(source)
+    ):
+        raise CopyError("the table tiles of the target differs, and the events do not: verify the source")
+
+
+def _copy_checkpoints(source: Store, target: Store) -> None:
+    """Add the checkpoints that the target does not have: who signs there must know what was signed."""
+    has = {(row["size"], row["key"]) for row in _checkpoints(target)}
+    missing = [dict(row) for row in _checkpoints(source) if (row["size"], row["key"]) not in has]
+    with _understood(target), target.writer.begin() as tx:
+        add_checkpoints(tx, missing)
 
 
 def _check_beginning(source: Store, target: Store, size: int) -> None:
@@ -118,6 +143,20 @@ def _blocks(store: Store) -> Iterator[RowMapping]:
     while rows := _read(store, blocks_from, first, count=PAGE):
         yield from rows
         first = rows[-1]["block"] + 1
+
+
+def _tiles(store: Store) -> Iterator[RowMapping]:
+    level, number = -1, -1
+    while rows := _read(store, tiles_after, level, number, count=PAGE):
+        yield from rows
+        level, number = rows[-1]["level"], rows[-1]["number"]
+
+
+def _checkpoints(store: Store) -> Iterator[RowMapping]:
+    size, key = -1, ""
+    while rows := _read(store, checkpoints_after, size, key, count=PAGE):
+        yield from rows
+        size, key = rows[-1]["size"], rows[-1]["key"]
 
 
 def _read(store: Store, verb: Callable[Concatenate[Any, P], T], *args: P.args, **named: P.kwargs) -> T:

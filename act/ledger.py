@@ -26,6 +26,7 @@ from act.storage.entries import add_events, close_blocks, heads_of, kept_in, mov
 from act.storage.pages import has_job, job_page, latest, ledger_page, seq_at
 from act.storage.store import Store
 from act.storage.tables import SCHEMA_REVISION
+from act.storage.tree import add_leaves
 from act.writer import Appended, Outcome, Writer
 from hmskit.migrate import schema_revision, works_with
 
@@ -85,6 +86,7 @@ def append(tx: Connection, batches: Sequence[Sequence[Posted]], *, now_us: int) 
         add_events(tx, rows)
         move_heads(tx, {row["stream"]: heads[row["stream"]] for row in rows}, known=known)
         close_blocks(tx, size_before=size_before, size=size_before + len(rows))
+        add_leaves(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
     return outcomes
 
 
