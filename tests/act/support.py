@@ -25,7 +25,9 @@ from act.app import create_app
 from act.config import Settings
 from act.contract import EVENT, Entity, encode_event, entry_bytes, event_bytes, leaf_hash
 from act.domain.posted import facts_of
+from act.keys import Keys
 from act.ledger import Clock, Ledger
+from act.signer import Signer
 from act.storage.store import Store, open_store
 from act.storage.tables import BLOCK_EVENTS, blocks, events, heads, tiles
 from act.storage.tree import behind, catch_up, frontier_of
@@ -120,6 +122,17 @@ class Act:
     store: Store
 
     @property
+    def signer(self) -> Signer:
+        signer: Signer = self.app.state.signer
+        return signer
+
+    async def signed(self) -> None:
+        """Wait until a checkpoint covers the whole ledger, or the signer has stopped."""
+        await until(
+            lambda: self.signer.health["stopped"] or self.signer.health["size"] == self.ledger.size, what="a checkpoint"
+        )
+
+    @property
     def ledger(self) -> Ledger:
         ledger: Ledger = self.app.state.ledger
         return ledger
@@ -144,11 +157,21 @@ class Act:
 
 
 @asynccontextmanager
-async def running(url: str, *, clock: Clock | None = None, raises: bool = True, **settings: Any) -> AsyncIterator[Act]:
-    """Run ACT in this process; ``raises``: an unexpected error fails the test instead of giving a 500."""
+async def running(
+    url: str, *, clock: Clock | None = None, raises: bool = True, keys: Keys | None = None, **settings: Any
+) -> AsyncIterator[Act]:
+    """Run ACT in this process.
+
+    Args:
+        url: of its database.
+        clock: the time of receipt.
+        raises: an unexpected error fails the test instead of giving a 500.
+        keys: sign with them; None: nothing is signed.
+        settings: more of them.
+    """
     read = Settings(database_url=url, **settings)
     store = open_store(url, migrate=True)
-    app = create_app(read, store, **({} if clock is None else {"clock": clock}))
+    app = create_app(read, store, keys=keys, **({} if clock is None else {"clock": clock}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=raises)
     async with (
         app.router.lifespan_context(app),
