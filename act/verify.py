@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from act.domain.audit import Audit, Finding
 from act.domain.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from act.domain.encoding import HASH_BYTES
 from act.domain.note import NoteError, VerifierKey
 from act.domain.tiles import TILE_WIDTH, perfect_root
 from act.storage import checks
@@ -83,9 +84,16 @@ class _Tiles:
     def _check(self, level: int, hashes: list[bytes]) -> bytes:
         number, root = self.numbers[level], perfect_root(hashes)
         self.numbers[level] += 1
-        if checks.tile_row(self.tx, level, number) != (b"".join(hashes), root):
-            first = number * TILE_WIDTH ** (level + 1)
-            raise _bad(first, f"the stored tile {number} of level {level} is missing, or is not that of its entries")
+        stored = checks.tile_row(self.tx, level, number)
+        if stored != (b"".join(hashes), root):
+            same = 0
+            if level == 0 and stored is not None and isinstance(stored[0], bytes):
+                kept = (stored[0][at : at + HASH_BYTES] for at in range(0, TILE_WIDTH * HASH_BYTES, HASH_BYTES))
+                same = next((at for at, pair in enumerate(zip(hashes, kept, strict=True)) if pair[0] != pair[1]), 0)
+            raise _bad(
+                number * TILE_WIDTH ** (level + 1) + same,
+                f"the stored tile {number} of level {level} is missing, or is not that of its entries",
+            )
         return root
 
 
@@ -106,10 +114,12 @@ def verify(tx: Connection, *, keys: Sequence[VerifierKey], held: Sequence[bytes]
     position = [0]
     try:
         return _verify(tx, keys=keys, held=held, on_progress=on_progress, position=position)
-    except DBAPIError as error:
-        if why_unavailable(error) is not None:
+    except (DBAPIError, UnicodeDecodeError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(error, DBAPIError) and why_unavailable(error) is not None:
             raise
-        raise _bad(position[0], f"from here on the database cannot be read: {error.orig}") from None
+        why = getattr(cause, "sqlite_errorname", None) or type(cause).__name__  # its text may quote values
+        raise _bad(position[0], f"from here on the database cannot be read ({why})") from None
 
 
 def _verify(

@@ -28,7 +28,15 @@ Fetch = Callable[[str], bytes]
 
 
 class CannotWatchError(Exception):
-    """ACT could not be asked, or the file not be read or kept. Nothing is known, and nothing was changed."""
+    """ACT could not be asked, or the file not be read or kept. Nothing is known, and nothing was changed.
+
+    Attributes:
+        is_refusal: ACT was there, and answered that it has no such thing or cannot prove it.
+    """
+
+    def __init__(self, detail: str, *, is_refusal: bool = False) -> None:
+        super().__init__(detail)
+        self.is_refusal = is_refusal
 
 
 class RewrittenError(Exception):
@@ -69,19 +77,33 @@ def look(url: str, *, state: Path, keys: Sequence[VerifierKey], fetch: Fetch | N
         note = ask("/checkpoint")
         try:
             new = _open(note, keys)
-            old_size, size = proof_sizes(known, new)
-            proof: tuple[bytes, ...] = ()
-            if 0 < old_size < size:
-                proof = AddCheckpoint.parse(ask(f"/proof/consistency?from={old_size}&to={size}")).proof
-            step = compare(known, new, proof)
+            if known is not None and new.size < known.size:
+                raise CheckpointError(f"the log has {new.size} entries, and {known.size} were signed earlier")
+            step = compare(known, new, _proof(ask, known, new))
         except (NoteError, CheckpointError, ProofError, RefusedError) as error:
             raise _refused(state, note, str(error)) from None
-        if step == "behind":
-            assert known is not None
-            raise _refused(state, note, f"the log has {new.size} entries, and {known.size} were signed earlier")
         if step != "same":
             _keep(state, note)
         return Seen(step, new)
+
+
+def _proof(ask: Fetch, known: Checkpoint | None, new: Checkpoint) -> tuple[bytes, ...]:
+    """Return the proof that the new tree goes on from the known one.
+
+    Raises:
+        ProofError: the log does not give one.
+        RefusedError: what it gives is none.
+        CannotWatchError: it could not be asked.
+    """
+    old_size, size = proof_sizes(known, new)
+    if old_size in (0, size):
+        return ()
+    try:
+        return AddCheckpoint.parse(ask(f"/proof/consistency?from={old_size}&to={size}")).proof
+    except CannotWatchError as error:
+        if error.is_refusal:
+            raise ProofError(f"the log does not prove that it goes on from {old_size} entries: {error}") from None
+        raise
 
 
 def _refused(state: Path, note: bytes, why: str) -> RewrittenError:
@@ -131,9 +153,11 @@ def _over_http(url: str) -> Fetch:
     def fetch(path: str) -> bytes:
         try:
             answer = httpx.get(f"{base}{path}", timeout=TIMEOUT_SEC)
-            answer.raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CannotWatchError(f"{base}{path} cannot be fetched: {error}") from None
+        if answer.status_code != httpx.codes.OK:
+            is_refusal = answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.INTERNAL_SERVER_ERROR)
+            raise CannotWatchError(f"{base}{path} answers {answer.status_code}", is_refusal=is_refusal)
         return answer.content
 
     return fetch

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, func, select, text
+from sqlalchemy.exc import DBAPIError
 
 from act.storage.tables import TREE_ID, events, tiles, tree
 from act.storage.whole import blocks_from, checkpoints_after, heads_after
@@ -31,9 +32,22 @@ _INDEX_OF = select(events.c.idx).where(events.c.stream == bindparam("of_stream")
 
 
 def event_rows(tx: Connection) -> Iterator[list[dict[str, Any]]]:
-    """Yield all rows of ``events`` in the order of their indexes, page by page, each by column name."""
-    first = _FIRST
-    while rows := _ROWS.rows(tx, first, PAGE):
+    """Yield all rows of ``events`` in the order of their indexes, page by page, each by column name.
+
+    Raises:
+        DBAPIError: the next one cannot be read. All before it have been given.
+    """
+    first, count = _FIRST, PAGE
+    while True:
+        try:
+            rows = _ROWS.rows(tx, first, count)
+        except DBAPIError:
+            if count == 1 or tx.dialect.name != "sqlite":  # PostgreSQL reads no further in this transaction
+                raise
+            count = 1
+            continue
+        if not rows:
+            return
         yield [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         first = rows[-1][0] + 1
 
