@@ -26,8 +26,8 @@ class Settings(BaseSettings):
     )
     signing_key: str | None = Field(
         None,
-        description="file of the key that signs checkpoints, made by `act key new`; without it one is made on first "
-        "start, beside an SQLite database or in the working folder; none: this process signs nothing",
+        description="file of the key that signs checkpoints, made on first start; without it, one beside an SQLite "
+        "database, or in the working folder; none: this process signs nothing",
     )
     log_name: str | None = Field(
         None, min_length=1, max_length=200, description="name of the log in its checkpoints, for a key made on start"

@@ -69,21 +69,24 @@ def default_name() -> str:
 
 
 def key_path(database_url: str, named: str | None = None) -> Path:
-    """Return the key file: the one that is ``named``; else beside an SQLite database, or in the working folder."""
+    """Return the key file: the one that is ``named``; else beside an SQLite database.
+
+    That of a PostgreSQL database is in the working folder, and has the database's name: two ledgers must never sign
+    with one key, for they would contradict each other.
+    """
     if named is not None:
         return Path(named)
-    url = make_url(database_url)
-    return Path(f"{url.database}.key" if url.drivername.startswith("sqlite") else "act.key")
+    return Path(f"{make_url(database_url).database or 'act'}.key")
 
 
 def open_keys(
     database_url: str, *, named: str | None, name: str | None, on_made: Callable[[Keys], None]
 ) -> Keys | None:
-    """Return the keys that a service signs with; None where it is told to sign nothing.
+    """Return the keys that a service signs with, made where there are none; None where it is told to sign nothing.
 
     Args:
         database_url: the ledger's.
-        named: the key file, which must be there, or `NO_KEY`; None: the usual one, which is made when it is not there.
+        named: the key file, or `NO_KEY`; None: the usual one.
         name: the log's, for a key that is made; one that is there must have it.
         on_made: told when it was made.
 
@@ -93,11 +96,11 @@ def open_keys(
     if named == NO_KEY:
         return None
     path = key_path(database_url, named)
-    if named is None and not path.exists():
+    if path.exists():
+        keys = read_keys(path)
+    else:
         keys = make_keys(path, name=name or default_name())
         on_made(keys)
-    else:
-        keys = read_keys(path)
     if name is not None and keys.origin != name:
         raise KeyFileError(
             f"ACT_LOG_NAME says {name!r}, and {path} is of the log {keys.origin!r}: leave the name out, or name "

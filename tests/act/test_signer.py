@@ -13,7 +13,17 @@ from sqlalchemy import create_engine
 from act import signer as signers
 from act.domain.checkpoint import Checkpoint, open_checkpoint
 from act.domain.tree import EMPTY_ROOT
-from act.keys import KeyFileError, Keys, make_keys, memory_of, open_keys, read_keys, read_verifiers, renew_keys
+from act.keys import (
+    KeyFileError,
+    Keys,
+    key_path,
+    make_keys,
+    memory_of,
+    open_keys,
+    read_keys,
+    read_verifiers,
+    renew_keys,
+)
 from tests.act.support import Act, event, plain_job, run, running, until
 from tests.database import Database
 from tests.databases import NewDatabase, postgres_only, sqlite_only
@@ -298,8 +308,12 @@ def test_the_key_file_is_its_owners_alone_and_its_secret_stays_in_it(tmp_path: P
     assert len(made) == 1
     keys.path.chmod(0o640)
     assert "chmod 600" in (keys.warning or "")
+    assert key_path("postgresql+psycopg://u:p@h/ledger") == Path("ledger.key")
     assert open_keys(url, named="none", name=None, on_made=made.append) is None
-    for named, name, says in ((str(tmp_path / "no"), None, "act key new"), (None, "other.example", "other.example")):
+    for named, name, says in (
+        (str(tmp_path / "no" / "key"), None, "cannot make"),
+        (None, "other.example", "other.example"),
+    ):
         with pytest.raises(KeyFileError, match=says):
             open_keys(url, named=named, name=name, on_made=made.append)
     keys.path.write_text("# nothing\n")
