@@ -115,12 +115,15 @@ def copy_ledger(
     *,
     source: Annotated[str, typer.Option("--from", help="The database URL of the ledger.")],
     target: Annotated[str, typer.Option("--to", help="The database URL of the copy: an empty database.")],
+    anew: Annotated[
+        bool, typer.Option("--rebuild", help="Make all but the entries anew from their bytes: see docs/incident.md.")
+    ] = False,
 ) -> None:
     """Copy the ledger into another database, and compare the two: SQLite to PostgreSQL, or back.
 
     Stop ACT on both first. It may be stopped, and goes on when it is run again.
     """
-    from act.copy import CopyError, copy  # noqa: PLC0415
+    from act.copy import CopyError, copy, rebuild  # noqa: PLC0415
     from act.domain.errors import UnavailableError  # noqa: PLC0415
     from act.storage.store import open_store  # noqa: PLC0415
 
@@ -131,12 +134,13 @@ def copy_ledger(
             one = opened.enter_context(closing(open_store(source, migrate=False)))
             other = opened.enter_context(closing(open_store(target, migrate=True)))
             with progress_bar() as on_progress:
-                size = copy(one, other, on_progress=on_progress)
+                size = (rebuild if anew else copy)(one, other, on_progress=on_progress)
         except (CannotOpenError, CopyError) as error:
             give_up(error)
         except UnavailableError as error:
             give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
-        typer.echo(f"act: {other.name} has all {size} events of {one.name}, and each is the same")
+        what = "made anew from its bytes; now run `act verify`" if anew else "and each is the same"
+        typer.echo(f"act: {other.name} has all {size} events of {one.name}, {what}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import RowMapping
 
 from act.contract import leaf_hash
+from act.domain.audit import EntryError, derive
 from act.domain.errors import UnavailableError
 from act.storage.entries import size_of
 from act.storage.store import Store
@@ -42,6 +43,45 @@ Progress = Callable[[str, int, int], None]
 
 class CopyError(Exception):
     """The copy cannot be made, or is not the same; the message says why and what to do."""
+
+
+def rebuild(source: Store, target: Store, *, on_progress: Progress) -> int:
+    """Make the ledger anew from its entries' bytes, and take its checkpoints along; return how many events it has.
+
+    For a ledger whose columns, heads, blocks or tree were damaged. Whether the entries are those that were signed, a
+    full check of the target says.
+
+    Args:
+        source: only read. Nothing of it is trusted but the bytes of the entries.
+        target: empty.
+        on_progress: called after each page.
+
+    Raises:
+        CopyError: an entry is missing or unreadable, or the target is not empty.
+        UnavailableError: a database cannot be read or written now.
+    """
+    if _read(target, size_of):
+        raise CopyError("the target has events already: to make a ledger anew, name an empty database")
+    size, done = _read(source, size_of), 0
+    while rows := _read(source, rows_from, done, count=PAGE):
+        anew = [_derived(row, index) for index, row in enumerate(rows, start=done)]
+        with _understood(target), target.writer.begin() as tx:
+            target.lock_appends(tx)
+            add_rows(tx, anew, size_before=done)
+        done += len(rows)
+        on_progress("making anew", done, max(size, done))
+    _copy_checkpoints(source, target)
+    return done
+
+
+def _derived(row: RowMapping, index: int) -> dict[str, Any]:
+    """Return the row that an entry's bytes give."""
+    if row["idx"] != index or not isinstance(row["entry"], bytes):
+        raise CopyError(f"the source has no entry at index {index}: it is lost there")
+    try:
+        return {"idx": index, "entry": row["entry"], **derive(row["entry"])}
+    except EntryError as error:
+        raise CopyError(f"the entry at index {index} is lost: {error}") from None
 
 
 def copy(source: Store, target: Store, *, on_progress: Progress) -> int:

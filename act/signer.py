@@ -179,6 +179,8 @@ class Signer:
             self._checked = await self._begin(state)
         if state.signed is not None and state.signed != self._last:
             await self._take_over(state.signed, state.frontier)
+        if self._last is not None and self._last.size == state.frontier.size and self._last.root != state.frontier.root:
+            raise LedgerDamagedError(f"the stored tree of {state.frontier.size} entries is not the one that was signed")
         if state.is_ours or not await self._may_sign():
             return
         self._checked = await self._read_back(self._checked, state.frontier)

@@ -2,7 +2,7 @@
 
 Every entry is read and hashed, every column that readers see is derived again from the entry's bytes, and so is what
 is summed up beside them; the tree is computed anew and compared with what is stored and with every checkpoint. The
-memory it needs is a number for each stream, not for each entry.
+memory it needs is a number for each stream and a root for each checkpoint, nothing for an entry.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.act.support import Act, event, plain_job, run, running, until
 from tests.database import Database
 from tests.databases import NewDatabase, postgres_only, sqlite_only
 
+OWN_PACE_SEC = signers.EVERY_SEC
 JOBS = [raw for number in range(60) for raw in plain_job(f"JOB-{number}")]
 """More than a full tile."""
 
@@ -69,6 +71,41 @@ def test_there_is_a_checkpoint_at_once_and_soon_after_growth(url: str, keys: Key
             health = (await act.http.get("/readyz")).json()["signing"]
             assert (health["ok"], health["size"], health["behind"]) == (True, 300, 0)
             assert health["checkpoints_signed"] >= 2
+
+    run(scenario())
+
+
+def test_a_checkpoint_is_there_within_a_second_of_growth(url: str, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signers, "EVERY_SEC", OWN_PACE_SEC)
+
+    async def scenario() -> None:
+        took: list[float] = []
+        async with running(url, keys=keys) as act:
+            await act.signed()
+            for number in range(3):  # the machine may be busy: the quickest counts
+                await act.append(*plain_job(f"JOB-{number}"))
+                began = time.monotonic()
+                await act.signed()
+                took.append(time.monotonic() - began)
+        assert min(took) < 1.0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [300, 301])
+def test_a_tree_that_is_changed_after_it_was_signed_is_noticed(
+    new_database: NewDatabase, keys: Keys, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signers, "STANDBY_SEC", 0.05)
+    database = new_database("act")
+    flipped = "zeroblob({})" if database.kind == "sqlite" else "decode(repeat('00', {}), 'hex')"
+
+    async def scenario() -> None:
+        async with running(database.url, keys=keys) as act:
+            await act.append(*JOBS)
+            await act.signed()
+            database.rows(f"UPDATE tree SET size = {size}, peaks = {flipped.format(32 * size.bit_count())}")
+            await until(lambda: act.signer.health["stopped"], what="the signer stops")
 
     run(scenario())
 
