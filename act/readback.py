@@ -6,16 +6,17 @@ A bit that flipped between the hash and the disk would be signed for ever: a tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import Connection
 
 from act.contract import leaf_hash
 from act.domain.errors import LedgerDamagedError
-from act.domain.tiles import TILE_HEIGHT, TileError, TileHashes, perfect_root, read_hashes
+from act.domain.tiles import TILE_HEIGHT, TILE_WIDTH, TileError, TileHashes, perfect_root, read_hashes
 from act.domain.tree import Frontier, ProofError, Run, append, check_consistency, consistency_proof, frontier_at
 from act.storage.checkpoints import stored_entries
 from act.storage.tree import full_tile, tile_bytes
-
-TILE_WIDTH = 1 << TILE_HEIGHT
 
 
 def read_back(tx: Connection, base: Frontier, *, end: int) -> Frontier:
@@ -27,16 +28,13 @@ def read_back(tx: Connection, base: Frontier, *, end: int) -> Frontier:
         LedgerDamagedError: something is not as it was appended.
     """
     rows = stored_entries(tx, base.size, end)
-    computed: list[bytes] = []
-    for expected, (index, stored, entry) in enumerate(rows, start=base.size):
-        if index != expected:
-            raise LedgerDamagedError(f"the entry {expected} is missing", index=expected)
-        computed.append(leaf_hash(entry))
-        if computed[-1] != stored:
-            raise LedgerDamagedError(f"the entry {index} is not the one that was appended", index=index)
-    if base.size + len(computed) != end:
-        missing = base.size + len(computed)
-        raise LedgerDamagedError(f"the entry {missing} is missing", index=missing)
+    try:
+        computed = [leaf_hash(entry) for _, _, entry in rows]
+    except TypeError:  # one of them is no longer bytes
+        computed = []
+    expected = list(zip(range(base.size, end), computed, strict=False))
+    if len(rows) != end - base.size or [(index, leaf) for index, leaf, _ in rows] != expected:
+        raise _first_damage(rows, first=base.size, end=end)
     after, runs = append(base, computed)
     for level, run in enumerate(runs[TILE_HEIGHT::TILE_HEIGHT]):
         _check_tiles(tx, level, run)
@@ -70,6 +68,17 @@ def check_grown(tx: Connection, old: tuple[int, bytes], new: tuple[int, bytes]) 
         check_consistency(old_size, old_root, size, root, consistency_proof(old_size, size, hashes))
     except (ProofError, TileError) as error:
         raise LedgerDamagedError(f"two checkpoints that were signed contradict each other: {error}") from None
+
+
+def _first_damage(rows: Sequence[tuple[Any, Any, Any]], *, first: int, end: int) -> LedgerDamagedError:
+    """Return what is wrong with the entries that should be ``[first, end)``."""
+    for expected, (index, stored, entry) in enumerate(rows, start=first):
+        if index != expected:
+            return LedgerDamagedError(f"the entry {expected} is missing", index=expected)
+        if not isinstance(entry, bytes) or leaf_hash(entry) != stored:
+            return LedgerDamagedError(f"the entry {index} is not the one that was appended", index=index)
+    missing = min(first + len(rows), end)
+    return LedgerDamagedError(f"the entry {missing} is missing", index=missing)
 
 
 def _check_tiles(tx: Connection, level: int, above: Run) -> None:

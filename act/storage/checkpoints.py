@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, exists, insert, 
 
 from act.storage.clock import now_ms
 from act.storage.tables import SIGNING_ID, checkpoints, events, signing
+from hmskit.prepared import Prepared
 
 _THIS = signing.c.id == SIGNING_ID
 _UNTIL = now_ms() + bindparam("lease_ms", type_=BigInteger)
@@ -44,10 +45,11 @@ _ADD = (
     )
     .returning(checkpoints.c.size)
 )
-_ROWS = (
+_ROWS = Prepared(
     select(events.c.idx, events.c.leaf_hash, events.c.entry)
     .where(events.c.idx >= bindparam("first"), events.c.idx < bindparam("end"))
-    .order_by(events.c.idx)
+    .order_by(events.c.idx),
+    ["first", "end"],
 )
 
 
@@ -111,10 +113,9 @@ def leave_signing(tx: Connection, *, holder: str) -> None:
     tx.execute(_LEAVE, {"me": holder})
 
 
-def stored_entries(tx: Connection, first: int, end: int) -> Sequence[tuple[int, bytes, bytes]]:
-    """Return index, stored leaf hash and bytes of the entries ``[first, end)`` that are there."""
-    rows = tx.execute(_ROWS, {"first": first, "end": end})
-    return [(row.idx, row.leaf_hash, row.entry) for row in rows]
+def stored_entries(tx: Connection, first: int, end: int) -> Sequence[tuple[Any, Any, Any]]:
+    """Return index, stored leaf hash and bytes of the entries ``[first, end)`` that are there, as they are there."""
+    return _ROWS.rows(tx, first, end)
 
 
 def _signed(row: Any) -> Signed | None:  # noqa: ANN401 - SQLAlchemy's RowMapping or None

@@ -13,7 +13,8 @@ from sqlalchemy import create_engine
 
 from act import signer as signers
 from act.domain.checkpoint import Checkpoint, open_checkpoint
-from act.domain.tree import EMPTY_ROOT
+from act.domain.errors import LedgerDamagedError
+from act.domain.tree import EMPTY_ROOT, Frontier
 from act.keys import (
     KeyFileError,
     Keys,
@@ -25,7 +26,10 @@ from act.keys import (
     read_verifiers,
     renew_keys,
 )
-from tests.act.support import Act, event, plain_job, run, running, until
+from act.readback import read_back
+from act.storage.tree import frontier_of
+from tests.act.support import Act, event, opened, plain_job, run, running, until
+from tests.act.test_storage import put
 from tests.database import Database
 from tests.databases import NewDatabase, postgres_only, sqlite_only
 
@@ -326,6 +330,29 @@ def test_what_cannot_be_kept_beside_the_key_is_not_published(
             assert (await checkpoint_of(act, keys)).size == 300
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("change", "index"),
+    [
+        ("DELETE FROM events WHERE idx >= 290", 290),
+        ("DELETE FROM events WHERE idx = 0", 0),
+        ("UPDATE events SET entry = 'a text' WHERE idx = 5", 5),
+        ("UPDATE events SET idx = 1000 WHERE idx = 9", 9),
+        ("DELETE FROM tiles", 0),
+    ],
+)
+@sqlite_only
+def test_reading_back_names_what_is_wrong(new_database: NewDatabase, change: str, index: int) -> None:
+    database = new_database("act")
+    with opened(database.url) as store:
+        put(store, JOBS)
+        with store.reader.begin() as tx:
+            assert read_back(tx, Frontier(), end=300) == frontier_of(tx)
+        damage(database, change)
+        with store.reader.begin() as tx, pytest.raises(LedgerDamagedError) as caught:
+            read_back(tx, Frontier(), end=300)
+    assert caught.value.index == index
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
