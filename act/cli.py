@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from contextlib import ExitStack, closing
+from typing import Annotated
 
 import typer
 
 import act
+from act import cli_keys, cli_proofs
 from act.config import Settings
+from act.console import give_up, progress_bar
 from hmskit.database import CannotOpenError
 from hmskit.logs import configure_logs
 from hmskit.server import CannotListenError, bind, serve
 from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 main = typer.Typer(
     name="act",
@@ -26,6 +24,10 @@ main = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+main.add_typer(cli_keys.keys)
+cli_proofs.add_to(main)
 
 
 def _version(*, wanted: bool) -> None:
@@ -44,11 +46,6 @@ def _root(
     """ACT, the flight log: an append-only ledger of every state change."""
 
 
-def _give_up(why: Exception, *, code: int = 1) -> NoReturn:
-    typer.echo(f"error: {why}", err=True)
-    raise typer.Exit(code) from None
-
-
 @main.command("serve")
 @takes_settings(Settings)
 def run_service(settings: Settings) -> None:
@@ -56,6 +53,7 @@ def run_service(settings: Settings) -> None:
     # Imported here, so that `act --help` answers at once.
     from act.app import create_app, end_streams  # noqa: PLC0415
     from act.domain.errors import UnavailableError  # noqa: PLC0415
+    from act.keys import KeyFileError, open_keys  # noqa: PLC0415
     from act.storage.store import open_store  # noqa: PLC0415
 
     configure_logs(level=settings.log_level)
@@ -63,13 +61,17 @@ def run_service(settings: Settings) -> None:
         listener = bind(settings.host, settings.port)
         store = open_store(settings.database_url, migrate=settings.migrate)
     except (CannotListenError, CannotOpenError) as error:
-        _give_up(error)
-    if store.warning is not None:
-        typer.echo(f"warning: {store.warning}", err=True)
+        give_up(error)
     try:
-        app = create_app(settings, store)
-    except UnavailableError as error:
-        _give_up(error)
+        keys = open_keys(
+            settings.database_url, named=settings.signing_key, name=settings.log_name, on_made=cli_keys.say_made
+        )
+        app = create_app(settings, store, keys=keys)
+    except (KeyFileError, UnavailableError) as error:
+        give_up(error)
+    for warning in (store.warning, keys and keys.warning):
+        if warning is not None:
+            typer.echo(f"warning: {warning}", err=True)
 
     def say_ready() -> None:
         host, port = listener.getsockname()[:2]
@@ -101,29 +103,11 @@ def migrate(
     try:
         store = open_store(read_settings(Settings, database_url=database_url).database_url, migrate=True)
     except SettingsError as error:
-        _give_up(error, code=2)
+        give_up(error, code=2)
     except CannotOpenError as error:
-        _give_up(error)
+        give_up(error)
     typer.echo(f"act: {store.name} is at {SCHEMA_REVISION}")
     store.close()
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on standard error; give what moves it."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def move(what: str, done: int, of: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what)
-            progress.update(bars[what], completed=done, total=of)
-
-        yield move
 
 
 @main.command("copy")
@@ -131,28 +115,32 @@ def copy_ledger(
     *,
     source: Annotated[str, typer.Option("--from", help="The database URL of the ledger.")],
     target: Annotated[str, typer.Option("--to", help="The database URL of the copy: an empty database.")],
+    anew: Annotated[
+        bool, typer.Option("--rebuild", help="Make all but the entries anew from their bytes: see docs/incident.md.")
+    ] = False,
 ) -> None:
     """Copy the ledger into another database, and compare the two: SQLite to PostgreSQL, or back.
 
     Stop ACT on both first. It may be stopped, and goes on when it is run again.
     """
-    from act.copy import CopyError, copy  # noqa: PLC0415
+    from act.copy import CopyError, copy, rebuild  # noqa: PLC0415
     from act.domain.errors import UnavailableError  # noqa: PLC0415
     from act.storage.store import open_store  # noqa: PLC0415
 
     if source == target:
-        _give_up(CopyError("--from and --to name the same database"), code=2)
+        give_up(CopyError("--from and --to name the same database"), code=2)
     with ExitStack() as opened:
         try:
             one = opened.enter_context(closing(open_store(source, migrate=False)))
             other = opened.enter_context(closing(open_store(target, migrate=True)))
-            with _progress_bar() as on_progress:
-                size = copy(one, other, on_progress=on_progress)
+            with progress_bar() as on_progress:
+                size = (rebuild if anew else copy)(one, other, on_progress=on_progress)
         except (CannotOpenError, CopyError) as error:
-            _give_up(error)
+            give_up(error)
         except UnavailableError as error:
-            _give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
-        typer.echo(f"act: {other.name} has all {size} events of {one.name}, and each is the same")
+            give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
+        what = "made anew from its bytes; now run `act verify`" if anew else "and each is the same"
+        typer.echo(f"act: {other.name} has all {size} events of {one.name}, {what}")
 
 
 if __name__ == "__main__":
