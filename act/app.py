@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import act
-from act.api import events, health, jobs, problems, schemas, stream
+from act.api import events, export, health, jobs, problems, schemas, stream
 from act.config import Settings
 from act.fanout.publisher import Fanout
 from act.ledger import Clock, Ledger, system_clock
@@ -70,7 +70,7 @@ def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock)
     app.state.ledger = ledger
     app.state.fanout = fanout
     problems.install(app)
-    for router in (events.router, stream.router, jobs.router, health.router):
+    for router in (events.router, stream.router, jobs.router, export.router, health.router):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from contextlib import ExitStack, closing
+from typing import Annotated
 
 import typer
 
 import act
+from act.commands.export import export_ledger
+from act.commands.reconcile import reconcile_services
 from act.config import Settings
+from act.console import give_up, progress_bar
 from hmskit.database import CannotOpenError
 from hmskit.logs import configure_logs
 from hmskit.server import CannotListenError, bind, serve
 from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 main = typer.Typer(
     name="act",
@@ -44,11 +43,6 @@ def _root(
     """ACT, the flight log: an append-only ledger of every state change."""
 
 
-def _give_up(why: Exception, *, code: int = 1) -> NoReturn:
-    typer.echo(f"error: {why}", err=True)
-    raise typer.Exit(code) from None
-
-
 @main.command("serve")
 @takes_settings(Settings)
 def run_service(settings: Settings) -> None:
@@ -63,13 +57,13 @@ def run_service(settings: Settings) -> None:
         listener = bind(settings.host, settings.port)
         store = open_store(settings.database_url, migrate=settings.migrate)
     except (CannotListenError, CannotOpenError) as error:
-        _give_up(error)
+        give_up(error)
     if store.warning is not None:
         typer.echo(f"warning: {store.warning}", err=True)
     try:
         app = create_app(settings, store)
     except UnavailableError as error:
-        _give_up(error)
+        give_up(error)
 
     def say_ready() -> None:
         host, port = listener.getsockname()[:2]
@@ -101,29 +95,11 @@ def migrate(
     try:
         store = open_store(read_settings(Settings, database_url=database_url).database_url, migrate=True)
     except SettingsError as error:
-        _give_up(error, code=2)
+        give_up(error, code=2)
     except CannotOpenError as error:
-        _give_up(error)
+        give_up(error)
     typer.echo(f"act: {store.name} is at {SCHEMA_REVISION}")
     store.close()
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on standard error; give what moves it."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def move(what: str, done: int, of: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what)
-            progress.update(bars[what], completed=done, total=of)
-
-        yield move
 
 
 @main.command("copy")
@@ -141,18 +117,22 @@ def copy_ledger(
     from act.storage.store import open_store  # noqa: PLC0415
 
     if source == target:
-        _give_up(CopyError("--from and --to name the same database"), code=2)
+        give_up(CopyError("--from and --to name the same database"), code=2)
     with ExitStack() as opened:
         try:
             one = opened.enter_context(closing(open_store(source, migrate=False)))
             other = opened.enter_context(closing(open_store(target, migrate=True)))
-            with _progress_bar() as on_progress:
+            with progress_bar() as on_progress:
                 size = copy(one, other, on_progress=on_progress)
         except (CannotOpenError, CopyError) as error:
-            _give_up(error)
+            give_up(error)
         except UnavailableError as error:
-            _give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
+            give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
         typer.echo(f"act: {other.name} has all {size} events of {one.name}, and each is the same")
+
+
+main.command("export")(export_ledger)
+main.command("reconcile")(reconcile_services)
 
 
 if __name__ == "__main__":
