@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +32,11 @@ class Network(httpx.AsyncBaseTransport):
     def __init__(self) -> None:
         self.to: dict[str, httpx.AsyncBaseTransport] = {}
         self.is_cut = False
-        self.on_request: Callable[[httpx.Request], None] = lambda _request: None
+        self.on_request: Callable[[httpx.Request], Awaitable[None]] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.on_request(request)
+        if self.on_request is not None:
+            await self.on_request(request)
         if self.is_cut and request.method == "POST" and request.url.host == "act":
             raise httpx.ConnectError("cut", request=request)
         if request.url.host not in self.to:
@@ -299,12 +300,35 @@ def test_it_finds_nothing_while_both_are_at_work(new_database: NewDatabase, tmp_
     asyncio.run(scenario())
 
 
+def test_what_comes_between_the_two_reads_is_no_difference(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            moved = False
+
+            async def move(request: httpx.Request) -> None:
+                """Let a job go on, after OMS was asked for it and before the ledger is."""
+                nonlocal moved
+                if not moved and request.url.path == "/export" and request.url.params["job"] == "JOB-5":
+                    moved = True
+                    assert await both.work("extract", {"output": {}})
+                    await both.delivered()
+
+            both.network.on_request = move
+            outcome = await both.reconcile()
+            assert moved
+            assert (both.found, outcome.jobs, outcome.waiting) == ([], 9, [])
+            assert outcome.events < both.databases["act"].count("events")
+
+    asyncio.run(scenario())
+
+
 def test_a_job_that_leaves_meanwhile_is_no_difference(new_database: NewDatabase, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with two_services(new_database, tmp_path) as both:
             await some_history(both)
 
-            def forget(request: httpx.Request) -> None:
+            async def forget(request: httpx.Request) -> None:
                 if request.url.path == "/jobs/JOB-9/receipts":
                     for table in ("jobs", "tasks"):
                         both.databases["oms"].rows(f"DELETE FROM {table} WHERE job_id = 9")
