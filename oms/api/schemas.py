@@ -112,6 +112,13 @@ class RetryBody(Body):
     actor: Person | None = None
 
 
+class EraseBody(Body):
+    """Destroy what OMS holds of a citizen's in a job."""
+
+    reason: Reason | None = Field(default=None, description="kept in the ledger for ever: never personal data")
+    actor: Person | None = Field(default=None, description="who asks for it; kept in the ledger")
+
+
 class Query(BaseModel):
     """A request's query. A parameter that nobody knows is a mistake: it must not silently change the answer."""
 
@@ -251,6 +258,7 @@ class JobSummary(Answered):
     state: JobState
     priority: int
     error: str | None = Field(description="why it failed")
+    erased: bool = Field(description="its data was destroyed: input, outputs and error texts are empty")
     created_at: str
     updated_at: str
 
@@ -275,6 +283,13 @@ class TasksPage(Answered):
 
     items: list[TaskView]
     next_cursor: str | None
+
+
+class JobStands(Answered):
+    """How a job stands."""
+
+    job_id: str = Field(examples=["JOB-123"])
+    state: JobState
 
 
 class WorkerSeen(Answered):

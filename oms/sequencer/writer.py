@@ -26,7 +26,7 @@ from oms.sequencer.command import Command
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.waiting import Parked, Waiting
-from oms.sequencer.wishes import is_about_task, is_busy, lock_wished
+from oms.sequencer.wishes import is_about_job, is_about_task, is_busy, lock_wished, lock_wished_jobs
 from oms.storage.store import RunAgainError, Store
 from oms.storage.tasks import see_workers, wake_due
 from oms.storage.transaction import Transaction
@@ -258,6 +258,7 @@ class Writer:
             now_ms = None if self._now_ms is None else self._now_ms()
             with self._store.begin(connection, now_ms=now_ms, writer=number) as tx:
                 lock_wished(tx, [wish for command in commands for wish in command.wishes if is_about_task(wish)])
+                lock_wished_jobs(tx, [wish for command in commands for wish in command.wishes if is_about_job(wish)])
                 again = [command for command in commands if is_busy(tx, command.wishes) and self._may_try(command)]
                 commands = [command for command in commands if command not in again] if again else commands
                 answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])

@@ -20,6 +20,9 @@ from oms.storage.statements import add_counts, claim, see_worker
 from oms.storage.tables import sequences
 from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
 
+SCRUB_WAIT_MS = 250
+"""For how long the writing thread waits for readers who stand in the way of it: everybody else waits with it."""
+
 
 @compiles(in_list, "sqlite")
 def _in_list(element: in_list, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
@@ -84,9 +87,10 @@ def open_file(url: URL) -> Database:
     path = sqlite.database_path(url)
     warning = sqlite.check_version()
     guard = sqlite.FileGuard(path)
-    writer = sqlite.writer_engine(url)
+    writer = sqlite.writer_engine(url, overwrites=True)
     try:
-        writer.connect().close()
+        with writer.connect() as connection:
+            _scrub(connection)  # whoever was killed right after an erasure's commit left its log behind
         guard.opened()
     except BaseException as error:
         writer.dispose()
@@ -105,4 +109,11 @@ def open_file(url: URL) -> Database:
         dialect=SQLITE,
         guard=guard,
         warning=warning,
+        scrub=_scrub,
     )
+
+
+def _scrub(connection: Connection) -> bool:
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    return sqlite.empty_wal(driver, wait_ms=SCRUB_WAIT_MS)

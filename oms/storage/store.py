@@ -51,6 +51,7 @@ class Store:
         self.warning = database.warning
         self.plans = PlanCache()
         self._database = database
+        self._must_scrub = False
         # Where many write at once, each adds to rows of its own; that two share one costs them a wait, no more.
         self._first_shard = secrets.randbelow(COUNT_SHARDS) if self.is_shared else 0
 
@@ -92,6 +93,10 @@ class Store:
                 yield tx
                 tx.flush()
                 is_committing = True
+            # A reader may be in the way: then the next commit tries again, and there is one at least every minute.
+            self._must_scrub = self._must_scrub or tx.has_erased
+            if self._must_scrub:
+                self._must_scrub = not self._database.scrub(connection)
         except DBAPIError as error:
             if not is_committing and may_run_again(error):
                 reason = why_unavailable(error) or "another transaction took the same key"

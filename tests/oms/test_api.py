@@ -396,6 +396,7 @@ def test_a_job_is_shown_with_its_tasks_and_outputs(oms: Client) -> None:
         "state": "running",
         "priority": 2,
         "error": None,
+        "erased": False,
         "created_at": "2025-11-22T14:05:09.123Z",
         "updated_at": "2025-11-22T14:05:11.123Z",
         "input": {"a": 1},
