@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-GRACE_SEC = 7
+GRACE_SEC = 5
 """How long running requests have after SIGTERM; the whole stop stays under 10 seconds."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,8 +1,8 @@
 """Lines of JSON with every event's bytes: the format that can be checked without us.
 
-The first line is the header. Each line after it is ``{"index": n, "received_us": t, "event": "<the event's bytes>"}``:
-all that an entry is made of (`act.contract.entry_bytes`), and so its leaf hash, and so the tree. It is all ASCII, with
-the rest escaped: some programs end a line at U+2028.
+The first line is the header. Each line after it is ``{"index": n, "received_us": t, "leaf_hash": "<hex>", "event": "<its
+bytes>"}``: all that an entry is made of (`act.contract.entry_bytes`), and so the tree; the hash only helps to name an
+entry that was changed. It is all ASCII, with the rest escaped: some programs end a line at U+2028.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class CloudEvents:
     def rows(self, rows: Sequence[Row]) -> bytes:
         """Return a line for each row."""
         return b"".join(
-            b'{"index":%d,"received_us":%d,"event":%b}\n'
-            % (row.facts.idx, row.received_us, json.dumps(row.event).encode())
+            b'{"index":%d,"received_us":%d,"leaf_hash":"%b","event":%b}\n'
+            % (row.facts.idx, row.received_us, row.leaf_hash.hex().encode(), json.dumps(row.event).encode())
             for row in rows
         )
 

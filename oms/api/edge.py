@@ -60,13 +60,16 @@ def bytes_response(body: bytes) -> Response:
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-async def read_object(request: Request, model: type[B]) -> B:
-    """Return the body, which is one object.
+async def read_object(request: Request, model: type[B], *, may_be_empty: bool = False) -> B:
+    """Return the body, which is one object; an empty body is ``{}`` where ``may_be_empty``.
 
     Raises:
         Problem: it is not, or a value in it is not allowed.
     """
-    return validated(read_json(await read_body(request, limit_bytes=settings_of(request).max_body)), model)
+    body = await read_body(request, limit_bytes=settings_of(request).max_body)
+    if may_be_empty and not body.strip():
+        body = b"{}"
+    return validated(read_json(body), model)
 
 
 @dataclass(frozen=True, slots=True)

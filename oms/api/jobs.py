@@ -87,7 +87,7 @@ async def show_receipts(request: Request, job_id: str, query: Annotated[Receipts
 )
 async def erase_job(request: Request, job_id: str) -> Response:
     """Destroy the citizen's data of a finished job, and the key of its digests in the ledger. Cannot be undone."""
-    body = await read_object(request, EraseBody)
+    body = await read_object(request, EraseBody, may_be_empty=True)
     wish = Erase(job_id=job_id, reason=body.reason, actor=body.actor, trace=trace_of(request))
     return json_response(await service_of(request).writer.run(erase, wish))
 

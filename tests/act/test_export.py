@@ -88,8 +88,9 @@ def test_every_line_is_an_event_as_it_was_posted(url: str) -> None:
             assert [line["event"].encode() for line in lines] == raws
             assert [line["index"] for line in lines] == list(range(len(raws)))
             for line, receipt in zip(lines, receipts, strict=True):
-                assert line.keys() == {"index", "received_us", "event"}
+                assert line.keys() == {"index", "received_us", "leaf_hash", "event"}
                 entry = entry_bytes(line["received_us"], line["event"].encode())
+                assert line["leaf_hash"] == leaf_hash(entry).hex()
                 assert leaf_hash(entry).hex() == receipt["leaf_hash"]
 
     run(scenario())

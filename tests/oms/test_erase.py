@@ -210,6 +210,9 @@ def test_the_call(oms: Client) -> None:
             "job_id": "JOB-1",
             "state": "done",
         }
+    assert oms.http.post("/jobs/JOB-1/erase").json() == {"job_id": "JOB-1", "state": "done"}, (
+        "reason and actor are optional"
+    )
     job = oms.get("/jobs/JOB-1")
     assert (job["erased"], job["input"], job["outputs"]) == (True, {}, {})
     status, body = oms.refused("/start", {"plan": "single", "reference": "T-1", "input": {"name": INPUT}})
