@@ -1,8 +1,8 @@
 """Lines of JSON with every event's bytes: the format that can be checked without us.
 
-The first line is the header. Each line after it is ``{"index": n, "received_us": t, "leaf_hash": "<hex>", "event": "<its
-bytes>"}``: all that an entry is made of (`act.contract.entry_bytes`), and so the tree; the hash only helps to name an
-entry that was changed. It is all ASCII, with the rest escaped: some programs end a line at U+2028.
+The first line is the header. Each line after it has an entry's ``index``, ``received_us``, ``leaf_hash`` (hex) and
+``event``, the event's bytes: all that an entry is made of (`act.contract.entry_bytes`), and so the tree; the hash only
+helps to name an entry that was changed. It is all ASCII, with the rest escaped: some programs end a line at U+2028.
 """
 
 from __future__ import annotations
