@@ -14,11 +14,14 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import act
-from act.api import events, export, health, jobs, problems, schemas, stream
+from act.api import events, export, health, jobs, problems, proofs, schemas, stream
 from act.config import Settings
 from act.fanout.publisher import Fanout
+from act.keys import Keys, memory_of
 from act.ledger import Clock, Ledger, system_clock
+from act.signer import Signer
 from act.storage.store import Store
+from act.tree_builder import keep_up
 from hmskit.same_site import SameSiteOnly
 
 DESCRIPTION = """
@@ -28,12 +31,13 @@ as they were posted, once each and in the order of their stream, and shows them 
 """
 
 
-def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock) -> FastAPI:
+def create_app(settings: Settings, store: Store, *, keys: Keys | None = None, clock: Clock = system_clock) -> FastAPI:
     """Return the ACT application on an open store. Its lifespan runs the writer; its end closes the store.
 
     Args:
         settings: as read.
         store: from `act.storage.store.open_store`.
+        keys: sign checkpoints with them; None: this process signs nothing, and serves what others sign.
         clock: gives the events' time of receipt, microseconds since the epoch.
 
     Raises:
@@ -45,18 +49,28 @@ def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock)
         if settings.amqp_url is None
         else Fanout(settings.amqp_url, ledger, exchange=settings.amqp_exchange, holder=_own_name())
     )
+    signer = (
+        None
+        if keys is None
+        else Signer(ledger, keys, memory=memory_of(keys, settings.signer_state), holder=_own_name())
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await ledger.open()
-        publishing = None if fanout is None else asyncio.create_task(fanout.run(), name="fanout")
+        tasks = [asyncio.create_task(keep_up(ledger), name="tree")]
+        tasks += [
+            asyncio.create_task(part.run(), name=name)
+            for name, part in (("fanout", fanout), ("signer", signer))
+            if part
+        ]
         try:
             yield
         finally:
-            if publishing is not None:  # before the ledger: it still saves how far it came
-                publishing.cancel()
+            for task in tasks:  # before the ledger: they still save how far they came
+                task.cancel()
                 with suppress(asyncio.CancelledError):
-                    await publishing
+                    await task
             await ledger.close()
 
     app = FastAPIOffline(
@@ -69,8 +83,9 @@ def create_app(settings: Settings, store: Store, *, clock: Clock = system_clock)
     app.state.settings = settings
     app.state.ledger = ledger
     app.state.fanout = fanout
+    app.state.signer = signer
     problems.install(app)
-    for router in (events.router, stream.router, jobs.router, export.router, health.router):
+    for router in (events.router, stream.router, jobs.router, proofs.router, export.router, health.router):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,

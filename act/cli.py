@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 import act
-from act.commands.export import export_ledger
-from act.commands.reconcile import reconcile_services
+from act import cli_export, cli_keys, cli_proofs, cli_reconcile
 from act.config import Settings
 from act.console import give_up, progress_bar
 from hmskit.database import CannotOpenError
@@ -25,6 +24,12 @@ main = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+main.add_typer(cli_keys.keys)
+cli_proofs.add_to(main)
+main.command("export")(cli_export.export_ledger)
+main.command("reconcile")(cli_reconcile.reconcile_services)
 
 
 def _version(*, wanted: bool) -> None:
@@ -50,6 +55,7 @@ def run_service(settings: Settings) -> None:
     # Imported here, so that `act --help` answers at once.
     from act.app import create_app, end_streams  # noqa: PLC0415
     from act.domain.errors import UnavailableError  # noqa: PLC0415
+    from act.keys import KeyFileError, open_keys  # noqa: PLC0415
     from act.storage.store import open_store  # noqa: PLC0415
 
     configure_logs(level=settings.log_level)
@@ -58,12 +64,16 @@ def run_service(settings: Settings) -> None:
         store = open_store(settings.database_url, migrate=settings.migrate)
     except (CannotListenError, CannotOpenError) as error:
         give_up(error)
-    if store.warning is not None:
-        typer.echo(f"warning: {store.warning}", err=True)
     try:
-        app = create_app(settings, store)
-    except UnavailableError as error:
+        keys = open_keys(
+            settings.database_url, named=settings.signing_key, name=settings.log_name, on_made=cli_keys.say_made
+        )
+        app = create_app(settings, store, keys=keys)
+    except (KeyFileError, UnavailableError) as error:
         give_up(error)
+    for warning in (store.warning, keys and keys.warning):
+        if warning is not None:
+            typer.echo(f"warning: {warning}", err=True)
 
     def say_ready() -> None:
         host, port = listener.getsockname()[:2]
@@ -107,12 +117,15 @@ def copy_ledger(
     *,
     source: Annotated[str, typer.Option("--from", help="The database URL of the ledger.")],
     target: Annotated[str, typer.Option("--to", help="The database URL of the copy: an empty database.")],
+    anew: Annotated[
+        bool, typer.Option("--rebuild", help="Make all but the entries anew from their bytes: see docs/incident.md.")
+    ] = False,
 ) -> None:
     """Copy the ledger into another database, and compare the two: SQLite to PostgreSQL, or back.
 
     Stop ACT on both first. It may be stopped, and goes on when it is run again.
     """
-    from act.copy import CopyError, copy  # noqa: PLC0415
+    from act.copy import CopyError, copy, rebuild  # noqa: PLC0415
     from act.domain.errors import UnavailableError  # noqa: PLC0415
     from act.storage.store import open_store  # noqa: PLC0415
 
@@ -123,16 +136,13 @@ def copy_ledger(
             one = opened.enter_context(closing(open_store(source, migrate=False)))
             other = opened.enter_context(closing(open_store(target, migrate=True)))
             with progress_bar() as on_progress:
-                size = copy(one, other, on_progress=on_progress)
+                size = (rebuild if anew else copy)(one, other, on_progress=on_progress)
         except (CannotOpenError, CopyError) as error:
             give_up(error)
         except UnavailableError as error:
             give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
-        typer.echo(f"act: {other.name} has all {size} events of {one.name}, and each is the same")
-
-
-main.command("export")(export_ledger)
-main.command("reconcile")(reconcile_services)
+        what = "made anew from its bytes; now run `act verify`" if anew else "and each is the same"
+        typer.echo(f"act: {other.name} has all {size} events of {one.name}, {what}")
 
 
 if __name__ == "__main__":

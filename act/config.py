@@ -24,6 +24,17 @@ class Settings(BaseSettings):
     amqp_exchange: str = Field(
         "act.events", min_length=1, max_length=127, description="the topic exchange that events are published to"
     )
+    signing_key: str | None = Field(
+        None,
+        description="file of the key that signs checkpoints, made on first start; without it, one beside an SQLite "
+        "database, or in the working folder; none: this process signs nothing",
+    )
+    log_name: str | None = Field(
+        None, min_length=1, max_length=200, description="name of the log in its checkpoints, for a key made on start"
+    )
+    signer_state: str | None = Field(
+        None, description="file that keeps the last checkpoint; without it, one beside the signing key"
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8002, ge=0, le=65_535, description="port to listen on; 0 takes a free one and prints it")
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(

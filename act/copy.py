@@ -14,10 +14,22 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import RowMapping
 
 from act.contract import leaf_hash
+from act.domain.audit import EntryError, derive
 from act.domain.errors import UnavailableError
 from act.storage.entries import size_of
 from act.storage.store import Store
-from act.storage.whole import add_positions, add_rows, blocks_from, heads_after, positions_of, rows_from
+from act.storage.tree import full_tile
+from act.storage.whole import (
+    add_checkpoints,
+    add_positions,
+    add_rows,
+    blocks_from,
+    checkpoints_after,
+    heads_after,
+    positions_of,
+    rows_from,
+    tiles_after,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +43,45 @@ Progress = Callable[[str, int, int], None]
 
 class CopyError(Exception):
     """The copy cannot be made, or is not the same; the message says why and what to do."""
+
+
+def rebuild(source: Store, target: Store, *, on_progress: Progress) -> int:
+    """Make the ledger anew from its entries' bytes, and take its checkpoints along; return how many events it has.
+
+    For a ledger whose columns, heads, blocks or tree were damaged. Whether the entries are those that were signed, a
+    full check of the target says.
+
+    Args:
+        source: only read. Nothing of it is trusted but the bytes of the entries.
+        target: empty.
+        on_progress: called after each page.
+
+    Raises:
+        CopyError: an entry is missing or unreadable, or the target is not empty.
+        UnavailableError: a database cannot be read or written now.
+    """
+    if _read(target, size_of):
+        raise CopyError("the target has events already: to make a ledger anew, name an empty database")
+    size, done = _read(source, size_of), 0
+    while rows := _read(source, rows_from, done, count=PAGE):
+        anew = [_derived(row, index) for index, row in enumerate(rows, start=done)]
+        with _understood(target), target.writer.begin() as tx:
+            target.lock_appends(tx)
+            add_rows(tx, anew, size_before=done)
+        done += len(rows)
+        on_progress("making anew", done, max(size, done))
+    _copy_checkpoints(source, target)
+    return done
+
+
+def _derived(row: RowMapping, index: int) -> dict[str, Any]:
+    """Return the row that an entry's bytes give."""
+    if row["idx"] != index or not isinstance(row["entry"], bytes):
+        raise CopyError(f"the source has no entry at index {index}: it is lost there")
+    try:
+        return {"idx": index, "entry": row["entry"], **derive(row["entry"])}
+    except EntryError as error:
+        raise CopyError(f"the entry at index {index} is lost: {error}") from None
 
 
 def copy(source: Store, target: Store, *, on_progress: Progress) -> int:
@@ -56,6 +107,7 @@ def copy(source: Store, target: Store, *, on_progress: Progress) -> int:
             add_rows(tx, [dict(row) for row in rows], size_before=done)
         done += len(rows)
         on_progress("copying", done, max(size, done))
+    _copy_checkpoints(source, target)
     verify(source, target, on_progress=on_progress)
     with _understood(target), target.writer.begin() as tx:
         add_positions(tx, _read(source, positions_of))
@@ -79,11 +131,24 @@ def verify(source: Store, target: Store, *, on_progress: Progress) -> None:
             same = takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))
             raise CopyError(f"the target differs at index {first + len(list(same))}: it is no copy of this ledger")
         on_progress("comparing", min(first + PAGE, sizes[0]), sizes[0])
-    for table, rows in (("heads", _heads), ("blocks", _blocks)):
+    for table, rows in (("heads", _heads), ("blocks", _blocks), ("checkpoints", _checkpoints)):
         if any(one != other for one, other in zip_longest(rows(source), rows(target))):
             raise CopyError(
                 f"the table {table} of the target differs, and the events do not: copy into an empty database"
             )
+    # The source's tree may be behind its events, where it is older than the tree; the target's never is.
+    if any(
+        _read(target, full_tile, row["level"], row["number"]) != (row["hashes"], row["root"]) for row in _tiles(source)
+    ):
+        raise CopyError("the table tiles of the target differs, and the events do not: verify the source")
+
+
+def _copy_checkpoints(source: Store, target: Store) -> None:
+    """Add the checkpoints that the target does not have: who signs there must know what was signed."""
+    has = {(row["size"], row["key"]) for row in _checkpoints(target)}
+    missing = [dict(row) for row in _checkpoints(source) if (row["size"], row["key"]) not in has]
+    with _understood(target), target.writer.begin() as tx:
+        add_checkpoints(tx, missing)
 
 
 def _check_beginning(source: Store, target: Store, size: int) -> None:
@@ -118,6 +183,20 @@ def _blocks(store: Store) -> Iterator[RowMapping]:
     while rows := _read(store, blocks_from, first, count=PAGE):
         yield from rows
         first = rows[-1]["block"] + 1
+
+
+def _tiles(store: Store) -> Iterator[RowMapping]:
+    level, number = -1, -1
+    while rows := _read(store, tiles_after, level, number, count=PAGE):
+        yield from rows
+        level, number = rows[-1]["level"], rows[-1]["number"]
+
+
+def _checkpoints(store: Store) -> Iterator[RowMapping]:
+    size, key = -1, ""
+    while rows := _read(store, checkpoints_after, size, key, count=PAGE):
+        yield from rows
+        size, key = rows[-1]["size"], rows[-1]["key"]
 
 
 def _read(store: Store, verb: Callable[Concatenate[Any, P], T], *args: P.args, **named: P.kwargs) -> T:

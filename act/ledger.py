@@ -26,6 +26,7 @@ from act.storage.entries import add_events, close_blocks, heads_of, kept_in, mov
 from act.storage.pages import has_job, job_page, latest, ledger_page, seq_at
 from act.storage.store import Store
 from act.storage.tables import SCHEMA_REVISION
+from act.storage.tree import add_leaves, catch_up
 from act.writer import Appended, Outcome, Writer
 from hmskit.migrate import schema_revision, works_with
 
@@ -85,6 +86,7 @@ def append(tx: Connection, batches: Sequence[Sequence[Posted]], *, now_us: int) 
         add_events(tx, rows)
         move_heads(tx, {row["stream"]: heads[row["stream"]] for row in rows}, known=known)
         close_blocks(tx, size_before=size_before, size=size_before + len(rows))
+        add_leaves(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
     return outcomes
 
 
@@ -281,6 +283,19 @@ class Ledger:
         except DBAPIError as error:
             raise self._unavailable(error) from error
 
+    async def grow_tree(self, *, count: int) -> int:
+        """Add at most ``count`` events to a tree that is behind the ledger; return how many are left.
+
+        Raises:
+            UnavailableError: the database cannot take it now.
+        """
+
+        def grow(tx: Connection) -> int:
+            self._store.lock_appends(tx)
+            return catch_up(tx, count=count)
+
+        return await self.write(grow)
+
     def now_ms(self) -> int:
         """Return ACT's time, milliseconds since the epoch."""
         return self._clock() // 1000
@@ -343,8 +358,10 @@ class Ledger:
             try:
                 size, streams = await self.read(growth_since, self._noticed)
             except Exception as error:
-                if not is_failing:
-                    log.warning("poll_failed", exc_info=error)
+                if not is_failing and isinstance(error, UnavailableError):
+                    log.warning("poll_failed", why=error.detail)
+                elif not is_failing:
+                    log.exception("poll_failed")
                 is_failing = True
                 continue
             is_failing = False

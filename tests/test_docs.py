@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings
 from act.api import events, stream
 from act.api import health as act_health
 from act.api import jobs as act_jobs
+from act.api import proofs as act_proofs
 from act.config import Settings as ActSettings
 from hmskit.settings import environment_name, shown_default
 from oms.api import health, jobs, plans, tasks
@@ -78,7 +79,7 @@ def test_every_call_of_oms_has_its_section(call: str) -> None:
 def act_calls() -> list[str]:
     return [
         f"{method} {route.path}"
-        for router in (events.router, stream.router, act_jobs.router, act_health.router)
+        for router in (events.router, stream.router, act_jobs.router, act_proofs.router, act_health.router)
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()

@@ -12,6 +12,7 @@ from act.api import schemas
 from act.domain.errors import UnavailableError
 from act.fanout.publisher import Fanout
 from act.ledger import Ledger
+from act.signer import Signer
 
 router = APIRouter()
 
@@ -45,6 +46,9 @@ async def get_ready(request: Request) -> Response:
     fanout: Fanout | None = request.app.state.fanout
     if fanout is not None:  # readiness does not depend on it: nothing waits for the broker
         facts["fanout"] = fanout.health
+    signer: Signer | None = request.app.state.signer
+    if signer is not None:  # nor on this: who takes no events has no evidence at all
+        facts["signing"] = signer.health
     why = await ledger.not_ready()
     if why is not None:
         raise UnavailableError(f"{why[:1].upper()}{why[1:]}.", members=facts)

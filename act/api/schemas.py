@@ -130,6 +130,23 @@ READY["properties"]["fanout"] = _object(
     "How the publishing to RabbitMQ goes; only where `ACT_AMQP_URL` is set.",
 )
 
+READY["properties"]["signing"] = _object(
+    {
+        "ok": {"type": "boolean"},
+        "error": {"type": ["string", "null"]},
+        "stopped": {"type": "boolean", "description": "It will not sign again before a restart: somebody must look."},
+        "bad_index": {**_NUMBER_OR_NULL, "description": "The first entry that it concerns, if known."},
+        "since": {"type": ["string", "null"], "format": "date-time"},
+        "log": {"type": "string", "description": "The log's name."},
+        "size": {**_NUMBER_OR_NULL, "description": "Of the last checkpoint."},
+        "signed_at": {"type": ["string", "null"], "format": "date-time"},
+        "behind": {**_COUNT, "description": "Events that no checkpoint covers yet."},
+        "signs": {"type": "boolean", "description": "This process does so now; else another one, or none needs to."},
+        "checkpoints_signed": {**_COUNT, "description": "By this process, since its start."},
+    },
+    "How the signing of checkpoints goes; not where `ACT_SIGNING_KEY` is `none`. Events are taken whatever it says.",
+)
+
 _EVENT_SCHEMA = EVENT.json_schema(ref_template="#/components/schemas/{model}")
 COMPONENTS: dict[str, Schema] = {
     **_EVENT_SCHEMA.pop("$defs", {}),
@@ -142,7 +159,7 @@ COMPONENTS: dict[str, Schema] = {
 
 _REFUSALS = {
     403: "A browser sent it from a page of another site.",
-    404: "The ledger has no event of this job.",
+    404: "The ledger has nothing of that name: no event of this job, no such entry, tile or checkpoint.",
     409: "`fork`: the ledger has other bytes in an event's place. `gap`: an earlier event is missing; "
     "`expected_id` names the one that is expected.",
     413: f"More than {MAX_BATCH_BYTES:,} bytes, or more than {MAX_BATCH_EVENTS} events.",
@@ -157,20 +174,25 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _answers(description: str, content: dict[str, Schema], *refusals: int) -> dict[int, Schema]:
-    answers: dict[int, Schema] = {
+def answers(description: str, content: dict[str, Schema], *refusals: int) -> dict[int, Schema]:
+    """Describe what a call answers: 200 with one of the contents, by their types, or a refusal."""
+    found: dict[int, Schema] = {
         200: {"description": description, "content": {kind: {"schema": schema} for kind, schema in content.items()}}
     }
     for status in (*refusals, 500):
-        answers[status] = {
+        found[status] = {
             "description": _REFUSALS[status],
             "content": {PROBLEM_CONTENT_TYPE: {"schema": _ref("Problem")}},
         }
-    return answers
+    return found
 
 
-def _parameter(name: str, description: str, schema: Schema, *, where: str = "query") -> Schema:
-    return {"name": name, "in": where, "required": where == "path", "description": description, "schema": schema}
+def parameter(
+    name: str, description: str, schema: Schema, *, where: str = "query", is_required: bool = False
+) -> Schema:
+    """Describe a parameter; one in the path is always required."""
+    required = is_required or where == "path"
+    return {"name": name, "in": where, "required": required, "description": description, "schema": schema}
 
 
 _INDEX: Schema = {"type": "integer", "minimum": -1, "maximum": 10**18 - 1}
@@ -179,7 +201,7 @@ _BATCH: Schema = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_EVENTS, 
 
 POST_EVENTS: dict[str, Any] = {
     "tags": ["ledger"],
-    "responses": _answers(
+    "responses": answers(
         "Every event of the batch is on disk.", {"application/json": RESULT}, 403, 409, 413, 415, 422, 503
     ),
     "openapi_extra": {
@@ -197,7 +219,7 @@ POST_EVENTS: dict[str, Any] = {
 
 GET_STREAM: dict[str, Any] = {
     "tags": ["ledger"],
-    "responses": _answers(
+    "responses": answers(
         "The rows, oldest first. Live: each row is an event whose `id` is the row's and whose `data` is the row.",
         {"application/json": {"type": "array", "items": _ref("Row")}, EVENT_STREAM: {"type": "string"}},
         404,
@@ -206,42 +228,42 @@ GET_STREAM: dict[str, Any] = {
     ),
     "openapi_extra": {
         "parameters": [
-            _parameter("job", "One job's rows: all of them, unless `limit` is given.", _NAME),
-            _parameter("lane", "Rows of this lane; repeatable.", {"type": "array", "items": _NAME, "maxItems": 50}),
-            _parameter(
+            parameter("job", "One job's rows: all of them, unless `limit` is given.", _NAME),
+            parameter("lane", "Rows of this lane; repeatable.", {"type": "array", "items": _NAME, "maxItems": 50}),
+            parameter(
                 "status",
                 "Rows with this status; repeatable.",
                 {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}},
             ),
-            _parameter("since", "Rows whose `ts` is this time or later (RFC 3339).", _TIME),
-            _parameter("until", "Rows whose `ts` is before this time (RFC 3339).", _TIME),
-            _parameter(
+            parameter("since", "Rows whose `ts` is this time or later (RFC 3339).", _TIME),
+            parameter("until", "Rows whose `ts` is before this time (RFC 3339).", _TIME),
+            parameter(
                 "older_than_sec",
                 "Rows whose `ts` is more than so many seconds ago. Not live.",
                 {"type": "number", "minimum": 0, "maximum": 999_999_999_999},
             ),
-            _parameter(
+            parameter(
                 "view",
                 "`latest`: one row per lane and status, the newest. Not live.",
                 {"type": "string", "enum": ["latest"]},
             ),
-            _parameter(
+            parameter(
                 "limit",
                 f"How many rows at most; without `job`, {DEFAULT_LIMIT} where it is not given. Not live.",
                 {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
             ),
-            _parameter("after", "Rows that come after the one with this id; -1: from the first.", _INDEX),
-            _parameter(
+            parameter("after", "Rows that come after the one with this id; -1: from the first.", _INDEX),
+            parameter(
                 "follow", "Live, as Server-Sent Events; as with `Accept: text/event-stream`.", {"type": "boolean"}
             ),
-            _parameter("Last-Event-ID", "Live: the id of the last row seen. Beats `after`.", _INDEX, where="header"),
+            parameter("Last-Event-ID", "Live: the id of the last row seen. Beats `after`.", _INDEX, where="header"),
         ]
     },
 }
 
 GET_EXPORT: dict[str, Any] = {
     "tags": ["ledger"],
-    "responses": _answers(
+    "responses": answers(
         "The file, streamed. The header `Act-Export` says what it covers, in JSON.",
         {
             "application/json": {"type": "object", "description": "OCEL 2.0, with our header as `act_export`."},
@@ -256,36 +278,36 @@ GET_EXPORT: dict[str, Any] = {
     "openapi_extra": {
         "parameters": [
             {
-                **_parameter("format", "How it is written.", {"type": "string", "enum": list(EXPORT_FORMATS)}),
+                **parameter("format", "How it is written.", {"type": "string", "enum": list(EXPORT_FORMATS)}),
                 "required": True,
             },
-            _parameter("job", "One job's events only.", _NAME),
-            _parameter("since", "Events whose time is this one or later (RFC 3339).", _TIME),
-            _parameter("until", "Events whose time is before this one (RFC 3339).", _TIME),
+            parameter("job", "One job's events only.", _NAME),
+            parameter("since", "Events whose time is this one or later (RFC 3339).", _TIME),
+            parameter("until", "Events whose time is before this one (RFC 3339).", _TIME),
         ]
     },
 }
 
 GET_JOB: dict[str, Any] = {
     "tags": ["ledger"],
-    "responses": _answers("The job's state.", {"application/json": _ref("Job")}, 404, 422, 503),
+    "responses": answers("The job's state.", {"application/json": _ref("Job")}, 404, 422, 503),
 }
 
 GET_HEALTH: dict[str, Any] = {
     "tags": ["health"],
-    "responses": _answers(
+    "responses": answers(
         "It lives.", {"application/json": _object({"status": {"type": "string", "const": "ok"}}, "It lives.")}
     ),
 }
 
 GET_READY: dict[str, Any] = {
     "tags": ["health"],
-    "responses": _answers("Events can be taken.", {"application/json": READY}, 503),
+    "responses": answers("Events can be taken.", {"application/json": READY}, 503),
 }
 
 GET_ROOT: dict[str, Any] = {
     "tags": ["health"],
-    "responses": _answers(
+    "responses": answers(
         "What this is.",
         {
             "application/json": _object(

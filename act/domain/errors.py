@@ -100,3 +100,17 @@ class UnavailableError(ActError):
     def __init__(self, detail: str, *, retry_after_sec: int = 1, members: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail, members=members)
         self.retry_after_sec = retry_after_sec
+
+
+class LedgerDamagedError(Exception):
+    """What the database holds is not what was appended, or not what was signed: somebody must look.
+
+    Attributes:
+        detail: what is wrong, as a sentence without a full stop.
+        index: the first entry that it concerns; None where that cannot be told without a full check.
+    """
+
+    def __init__(self, detail: str, *, index: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.index = index

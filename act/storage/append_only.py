@@ -1,4 +1,7 @@
-"""What makes the database itself refuse to change, remove or replace an event, whoever asks: its owner too."""
+"""What makes the database itself refuse to change, remove or replace what it keeps, whoever asks: its owner too.
+
+What it keeps are the events, the full tiles of the tree over them, and the checkpoints that were signed.
+"""
 
 from __future__ import annotations
 
@@ -49,5 +52,84 @@ _POSTGRESQL = (
     "ALTER TABLE events ENABLE ALWAYS TRIGGER events_next",
 )
 
-APPEND_ONLY = {"sqlite": _SQLITE, "postgresql": _POSTGRESQL}
-"""By database: the statements that follow the table's own."""
+_SQLITE_TILES = (
+    """
+    CREATE TRIGGER tiles_no_update BEFORE UPDATE ON tiles
+    BEGIN SELECT RAISE(ABORT, 'tiles is append-only: no row is ever changed'); END
+    """,
+    """
+    CREATE TRIGGER tiles_no_delete BEFORE DELETE ON tiles
+    BEGIN SELECT RAISE(ABORT, 'tiles is append-only: no row is ever removed'); END
+    """,
+    """
+    CREATE TRIGGER tiles_no_replace BEFORE INSERT ON tiles
+    WHEN EXISTS (SELECT 1 FROM tiles WHERE level = NEW.level AND number = NEW.number)
+    BEGIN SELECT RAISE(ABORT, 'tiles is append-only: a full tile is written once'); END
+    """,
+)
+
+_SQLITE_CHECKPOINTS = (
+    """
+    CREATE TRIGGER checkpoints_no_update BEFORE UPDATE ON checkpoints
+    BEGIN SELECT RAISE(ABORT, 'checkpoints is append-only: no row is ever changed'); END
+    """,
+    """
+    CREATE TRIGGER checkpoints_no_delete BEFORE DELETE ON checkpoints
+    BEGIN SELECT RAISE(ABORT, 'checkpoints is append-only: no row is ever removed'); END
+    """,
+    # Of one size there may be several, by different keys, and all of one root.
+    """
+    CREATE TRIGGER checkpoints_forward BEFORE INSERT ON checkpoints
+    WHEN EXISTS (SELECT 1 FROM checkpoints WHERE size > NEW.size)
+    OR EXISTS (SELECT 1 FROM checkpoints WHERE size = NEW.size AND (key = NEW.key OR root <> NEW.root))
+    BEGIN SELECT RAISE(ABORT, 'checkpoints is append-only: none contradicts an earlier one, or goes back'); END
+    """,
+)
+
+_POSTGRESQL_REFUSE = """
+    CREATE FUNCTION kept_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION USING ERRCODE = 'restrict_violation', MESSAGE = TG_TABLE_NAME || ' is append-only: no row is '
+            || 'ever ' || CASE TG_OP WHEN 'UPDATE' THEN 'changed' ELSE 'removed' END;
+    END $$
+    """
+
+_POSTGRESQL_TILES = (
+    _POSTGRESQL_REFUSE,
+    """
+    CREATE TRIGGER tiles_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON tiles
+    FOR EACH STATEMENT EXECUTE FUNCTION kept_refuse()
+    """,
+    "ALTER TABLE tiles ENABLE ALWAYS TRIGGER tiles_append_only",
+)
+
+_POSTGRESQL_CHECKPOINTS = (  # after the tiles, whose function it shares
+    """
+    CREATE TRIGGER checkpoints_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON checkpoints
+    FOR EACH STATEMENT EXECUTE FUNCTION kept_refuse()
+    """,
+    "ALTER TABLE checkpoints ENABLE ALWAYS TRIGGER checkpoints_append_only",
+    """
+    CREATE FUNCTION checkpoints_forward() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF EXISTS (SELECT 1 FROM checkpoints WHERE size > NEW.size)
+        OR EXISTS (SELECT 1 FROM checkpoints WHERE size = NEW.size AND root <> NEW.root) THEN
+            RAISE EXCEPTION USING ERRCODE = 'restrict_violation',
+                MESSAGE = 'checkpoints is append-only: none contradicts an earlier one, or goes back';
+        END IF;
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER checkpoints_forward BEFORE INSERT ON checkpoints
+    FOR EACH ROW EXECUTE FUNCTION checkpoints_forward()
+    """,
+    "ALTER TABLE checkpoints ENABLE ALWAYS TRIGGER checkpoints_forward",
+)
+
+APPEND_ONLY: dict[str, dict[str, tuple[str, ...]]] = {
+    "events": {"sqlite": _SQLITE, "postgresql": _POSTGRESQL},
+    "tiles": {"sqlite": _SQLITE_TILES, "postgresql": _POSTGRESQL_TILES},
+    "checkpoints": {"sqlite": _SQLITE_CHECKPOINTS, "postgresql": _POSTGRESQL_CHECKPOINTS},
+}
+"""By table and database: the statements that follow the table's own."""

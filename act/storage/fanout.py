@@ -11,36 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, exists, insert, literal, null, or_, select, update
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from act.contract import event_bytes
+from act.storage.clock import now_ms
 from act.storage.tables import events, fanout
 
-
-class _now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function that it is
-    """The database's clock, milliseconds since the epoch."""
-
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(_now_ms, "sqlite")
-def _sqlite_now_ms(_element: _now_ms, _compiler: SQLCompiler, **_named: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
-    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-
-
-@compiles(_now_ms, "postgresql")
-def _postgres_now_ms(_element: _now_ms, _compiler: SQLCompiler, **_named: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
-    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
-
-
 _THIS = fanout.c.name == bindparam("this")
-_UNTIL = _now_ms() + bindparam("lease_ms", type_=BigInteger)
+_UNTIL = now_ms() + bindparam("lease_ms", type_=BigInteger)
 _POSITION = select(fanout.c.position).where(_THIS)
 _BEGIN = insert(fanout).from_select(
     ["name", "position", "lease_until_ms"],
@@ -50,7 +29,7 @@ _BEGIN = insert(fanout).from_select(
 )
 _CLAIM = (
     update(fanout)
-    .where(_THIS, or_(fanout.c.holder == bindparam("me"), fanout.c.lease_until_ms <= _now_ms()))
+    .where(_THIS, or_(fanout.c.holder == bindparam("me"), fanout.c.lease_until_ms <= now_ms()))
     .values(holder=bindparam("me"), lease_until_ms=_UNTIL)
     .returning(fanout.c.position)
 )

@@ -1,7 +1,8 @@
 """The ledger's tables, as the newest migration leaves them. A test holds the two equal.
 
-``events`` is the ledger: the database itself refuses to change or remove its rows (`append_only`). ``heads`` and
-``blocks`` are derived from it and could be built again from it.
+``events`` is the ledger: the database itself refuses to change or remove its rows (`append_only`), those of ``tiles``
+and those of ``checkpoints``. ``heads``, ``blocks``, ``tree`` and ``tiles`` are derived from the events and could be
+built again from them.
 """
 
 from __future__ import annotations
@@ -23,11 +24,17 @@ from sqlalchemy import (
 
 from act.storage.append_only import APPEND_ONLY
 
-SCHEMA_REVISION = "act_0003"
+SCHEMA_REVISION = "act_0004"
 """The revision that this code needs. The service's name is in it: a database of OMS is never taken for a ledger."""
 
 LOCK_ID = 1
 """The key of the one row of ``append_lock``."""
+
+TREE_ID = 1
+"""The key of the one row of ``tree``."""
+
+SIGNING_ID = 1
+"""The key of the one row of ``signing``."""
 
 BLOCK_EVENTS = 1024
 """How many events one row of ``blocks`` sums up."""
@@ -115,10 +122,58 @@ fanout = Table(
     CheckConstraint("position >= 0", name="fanout_position"),
 )
 
-for database, statements in APPEND_ONLY.items():
-    for statement in statements:
-        event.listen(
-            events,
-            "after_create",
-            DDL(statement).execute_if(dialect=database),  # type: ignore[no-untyped-call]
-        )
+tree = Table(
+    "tree",
+    metadata,
+    # One row: the tree's size, and the roots of the perfect subtrees it is made of, 32 bytes each. It grows in the
+    # transaction that appends the events: `tree`.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("peaks", LargeBinary, nullable=False),
+    CheckConstraint(f"id = {TREE_ID}", name="tree_one_row"),
+)
+
+tiles = Table(
+    "tiles",
+    metadata,
+    # The full tiles of C2SP tlog-tiles, each written once; partial ones are computed. `root` is the tile's hash in the
+    # tile one level up.
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    CheckConstraint("length(hashes) = 8192", name="tiles_hashes"),
+    CheckConstraint("length(root) = 32", name="tiles_root"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    # What was signed. `key` is the verifier key's text, `note` the signed note's bytes.
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", _KEY, primary_key=True),
+    Column("root", LargeBinary, nullable=False),
+    Column("signed_ms", BigInteger, nullable=False),
+    Column("note", LargeBinary, nullable=False),
+    CheckConstraint("size >= 0", name="checkpoints_size"),
+    CheckConstraint("length(root) = 32", name="checkpoints_root"),
+)
+
+signing = Table(
+    "signing",
+    metadata,
+    # One row: which process signs now.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("holder", Text),
+    Column("lease_until_ms", BigInteger, nullable=False),
+    CheckConstraint(f"id = {SIGNING_ID}", name="signing_one_row"),
+)
+
+for name, by_database in APPEND_ONLY.items():
+    for database, statements in by_database.items():
+        for statement in statements:
+            event.listen(
+                metadata.tables[name],
+                "after_create",
+                DDL(statement).execute_if(dialect=database),  # type: ignore[no-untyped-call]
+            )

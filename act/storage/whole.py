@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, tuple_
 
 from act.storage.entries import add_events, close_blocks, heads_of, move_heads
-from act.storage.tables import blocks, events, fanout, heads
+from act.storage.tables import blocks, checkpoints, events, fanout, heads, tiles
+from act.storage.tree import add_leaves
 
 _ROWS = select(events).where(events.c.idx >= bindparam("first")).order_by(events.c.idx).limit(bindparam("count"))
 _HEADS = select(heads).where(heads.c.stream > bindparam("after")).order_by(heads.c.stream).limit(bindparam("count"))
 _BLOCKS = select(blocks).where(blocks.c.block >= bindparam("first")).order_by(blocks.c.block).limit(bindparam("count"))
+
+_TILES = (
+    select(tiles)
+    .where(tuple_(tiles.c.level, tiles.c.number) > tuple_(bindparam("level"), bindparam("number")))
+    .order_by(tiles.c.level, tiles.c.number)
+    .limit(bindparam("count"))
+)
+_CHECKPOINTS = (
+    select(checkpoints)
+    .where(tuple_(checkpoints.c.size, checkpoints.c.key) > tuple_(bindparam("size"), bindparam("key")))
+    .order_by(checkpoints.c.size, checkpoints.c.key)
+    .limit(bindparam("count"))
+)
 
 
 def rows_from(tx: Connection, first: int, *, count: int) -> Sequence[RowMapping]:
@@ -30,12 +44,29 @@ def blocks_from(tx: Connection, first: int, *, count: int) -> Sequence[RowMappin
     return tx.execute(_BLOCKS, {"first": first, "count": count}).mappings().all()
 
 
+def tiles_after(tx: Connection, level: int, number: int, *, count: int) -> Sequence[RowMapping]:
+    """Return the rows of ``tiles`` behind the one with this level and number, at most ``count``."""
+    return tx.execute(_TILES, {"level": level, "number": number, "count": count}).mappings().all()
+
+
+def checkpoints_after(tx: Connection, size: int, key: str, *, count: int) -> Sequence[RowMapping]:
+    """Return the rows of ``checkpoints`` behind the one of this size and key, at most ``count``."""
+    return tx.execute(_CHECKPOINTS, {"size": size, "key": key, "count": count}).mappings().all()
+
+
+def add_checkpoints(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows of another ledger's ``checkpoints`` as they are."""
+    if rows:
+        tx.execute(insert(checkpoints), list(rows))
+
+
 def add_rows(tx: Connection, rows: Sequence[Mapping[str, Any]], *, size_before: int) -> None:
     """Append rows of another ledger's ``events`` as they are, and what is derived from them."""
     grown = {row["stream"]: row["seq"] for row in rows}
     add_events(tx, rows)
     move_heads(tx, grown, known=heads_of(tx, grown))
     close_blocks(tx, size_before=size_before, size=size_before + len(rows))
+    add_leaves(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
 
 
 def positions_of(tx: Connection) -> dict[str, int]:

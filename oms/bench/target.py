@@ -183,7 +183,7 @@ class OwnLedger(Processes):
 
 
 def _act(folder: Path, databases: Databases) -> ServiceProcess:
-    flags = ["--database-url", databases.url("act", folder)]
+    flags = ["--database-url", databases.url("act", folder), "--signing-key", str(folder / "act.key")]
     return ServiceProcess("act", folder, flags, poll_sec=START_POLL_SEC)
 
 

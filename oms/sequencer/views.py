@@ -103,7 +103,8 @@ def plan_view(connection: Connection, plan: str) -> dict[str, Any]:
     Raises:
         NotFoundError: there is no such plan.
     """
-    known = versions(connection, plan).get(plan)
+    # No plan has a NUL in its name, and PostgreSQL does not even take the question.
+    known = None if "\0" in plan else versions(connection, plan).get(plan)
     if not known:
         raise NotFoundError(f"There is no plan {plan[:80]!r}; GET /plans lists them.")
     shown = next((version for version in known if version.in_force), known[-1])

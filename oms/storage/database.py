@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, event
 
 from hmskit.sqlite import FileGuard
 from oms.storage.transaction import Dialect
@@ -49,7 +49,9 @@ class Database:
 
     def close(self) -> None:
         """Close every connection, the writing ones last, and give a file back."""
-        self.reader.dispose()
-        self.writer.dispose()
+        for engine in (self.reader, self.writer):
+            # The read of a request that was cancelled goes on in its thread, and gives its connection back only then.
+            event.listen(engine.pool, "checkin", lambda _driver, record: record.invalidate())
+            engine.dispose()
         if self.guard is not None:
             self.guard.close()

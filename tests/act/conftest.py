@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
+from act.keys import Keys, make_keys
 from act.storage.store import Store, open_store
 from tests.database import Kind
 from tests.databases import Databases, NewDatabase
@@ -39,6 +41,12 @@ def lend_url(databases: Databases, database_kind: Kind) -> LendUrl:
             yield database.url
 
     return lend
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """A log's keys."""
+    return make_keys(tmp_path / "act.key", name="log.example/act")
 
 
 @pytest.fixture

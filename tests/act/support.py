@@ -25,9 +25,13 @@ from act.app import create_app
 from act.config import Settings
 from act.contract import EVENT, Entity, encode_event, entry_bytes, event_bytes, leaf_hash
 from act.domain.posted import facts_of
+from act.keys import Keys
 from act.ledger import Clock, Ledger
+from act.signer import Signer
 from act.storage.store import Store, open_store
-from act.storage.tables import BLOCK_EVENTS, blocks, events, heads
+from act.storage.tables import BLOCK_EVENTS, blocks, events, heads, tiles
+from act.storage.tree import behind, catch_up, frontier_of
+from tests.act.trees import mth
 
 T = TypeVar("T")
 
@@ -118,6 +122,17 @@ class Act:
     store: Store
 
     @property
+    def signer(self) -> Signer:
+        signer: Signer = self.app.state.signer
+        return signer
+
+    async def signed(self) -> None:
+        """Wait until a checkpoint covers the whole ledger, or the signer has stopped."""
+        await until(
+            lambda: self.signer.health["stopped"] or self.signer.health["size"] == self.ledger.size, what="a checkpoint"
+        )
+
+    @property
     def ledger(self) -> Ledger:
         ledger: Ledger = self.app.state.ledger
         return ledger
@@ -142,11 +157,21 @@ class Act:
 
 
 @asynccontextmanager
-async def running(url: str, *, clock: Clock | None = None, raises: bool = True, **settings: Any) -> AsyncIterator[Act]:
-    """Run ACT in this process; ``raises``: an unexpected error fails the test instead of giving a 500."""
+async def running(
+    url: str, *, clock: Clock | None = None, raises: bool = True, keys: Keys | None = None, **settings: Any
+) -> AsyncIterator[Act]:
+    """Run ACT in this process.
+
+    Args:
+        url: of its database.
+        clock: the time of receipt.
+        raises: an unexpected error fails the test instead of giving a 500.
+        keys: sign with them; None: nothing is signed.
+        settings: more of them.
+    """
     read = Settings(database_url=url, **settings)
     store = open_store(url, migrate=True)
-    app = create_app(read, store, **({} if clock is None else {"clock": clock}))
+    app = create_app(read, store, keys=keys, **({} if clock is None else {"clock": clock}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=raises)
     async with (
         app.router.lifespan_context(app),
@@ -186,7 +211,29 @@ def check_ledger(store: Store) -> list[bytes]:
     assert kept_blocks == [
         (number, min(row.ts_ms for row in block), max(row.ts_ms for row in block)) for number, block in enumerate(full)
     ]
+    with store.reader.begin() as tx:
+        is_behind = behind(tx) > 0
+    if is_behind:  # the release before appends without the tree
+        with store.writer.begin() as tx:
+            store.lock_appends(tx)
+            assert catch_up(tx, count=len(rows)) == 0
+    check_tree(store, [row.leaf_hash for row in rows])
     return [event_bytes(row.entry) for row in rows]
+
+
+def check_tree(store: Store, leaves: Sequence[bytes]) -> None:
+    """Check the kept tree and every full tile against RFC 6962's own definition, over the leaf hashes."""
+    with store.reader.begin() as tx:
+        frontier = frontier_of(tx)
+        kept = {(row.level, row.number): (row.hashes, row.root) for row in tx.execute(select(tiles))}
+    assert frontier is not None
+    assert (frontier.size, frontier.root) == (len(leaves), mth(leaves))
+    expected, level, nodes = {}, 0, list(leaves)
+    while len(nodes) >= 256:
+        full = [nodes[at : at + 256] for at in range(0, len(nodes) - 255, 256)]
+        expected.update({(level, at): (b"".join(tile), mth(tile)) for at, tile in enumerate(full)})
+        level, nodes = level + 1, [mth(tile) for tile in full]
+    assert kept == expected
 
 
 class LiveClient:

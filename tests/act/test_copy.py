@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from act.copy import CopyError, copy
+from act.copy import CopyError, copy, rebuild
+from act.domain.checkpoint import Checkpoint, sign_checkpoint
 from act.domain.errors import UnavailableError
+from act.keys import make_keys
 from act.storage import whole
+from act.storage.checkpoints import Signed, add_signed
 from act.storage.entries import size_of
 from act.storage.store import Store, open_store
+from act.storage.tree import frontier_of
+from act.verify import verify
 from tests.act.process import act
 from tests.act.support import check_ledger, event, failing_reads, plain_job
 from tests.act.test_storage import put
@@ -151,6 +156,52 @@ def test_a_damaged_source_gives_no_copy_that_passes(
         copy(one, other, on_progress=quietly)
 
 
+@pytest.mark.parametrize("target", KINDS)
+def test_a_ledger_is_made_anew_from_its_entries(
+    target: Kind, lend: Lend, stores: Callable[[Database], Store], tmp_path: Path
+) -> None:
+    source = lend("sqlite")
+    one, other = stores(source), stores(lend(target))
+    put(one, RAWS)
+    keys = make_keys(tmp_path / "act.key", name="log.example")
+    with one.writer.begin() as tx:
+        frontier = frontier_of(tx)
+        assert frontier is not None
+        note = sign_checkpoint(Checkpoint(keys.origin, frontier.size, frontier.root), keys.signing).encoded()
+        signed = Signed(frontier.size, str(keys.signing.verifier), frontier.root, 1, note)
+        add_signed(tx, signed, holder="test", lease_ms=0)
+    for (trigger,) in source.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+        source.rows(f"DROP TRIGGER {trigger}")
+    for statement in (
+        "UPDATE events SET lane = 'x', leaf_hash = zeroblob(32) WHERE idx % 7 = 0",
+        "DELETE FROM heads",
+        "DELETE FROM tiles",
+        "UPDATE blocks SET min_ts_ms = 7",
+        "UPDATE tree SET size = 3",
+    ):
+        source.rows(statement)
+    assert rebuild(one, other, on_progress=quietly) == 1300
+    assert check_ledger(other) == RAWS
+    with other.reader.begin() as tx:
+        assert verify(tx, keys=keys.verifiers, held=[note], on_progress=quietly).signed_size == 1300
+    with pytest.raises(CopyError, match="empty database"):
+        rebuild(one, other, on_progress=quietly)
+
+
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM events WHERE idx = 700", "UPDATE events SET entry = 'x' WHERE idx = 700"]
+)
+def test_a_lost_entry_cannot_be_made_anew(damage: str, lend: Lend, stores: Callable[[Database], Store]) -> None:
+    source = lend("sqlite")
+    one, other = stores(source), stores(lend("sqlite"))
+    put(one, RAWS)
+    for trigger in ("events_no_update", "events_no_delete"):
+        source.rows(f"DROP TRIGGER {trigger}")
+    source.rows(damage)
+    with pytest.raises(CopyError, match="index 700"):
+        rebuild(one, other, on_progress=quietly)
+
+
 def test_a_target_that_grows_by_itself_is_left_alone(lend: Lend, stores: Callable[[Database], Store]) -> None:
     target = lend("postgres")
     one, other, third = stores(lend("sqlite")), stores(target), stores(target)
@@ -177,6 +228,9 @@ def test_the_command(lend: Lend, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "has all 1300 events" in done.stdout
     assert "1300/1300" in done.stderr
+    anew = act(tmp_path, "copy", "--rebuild", "--from", source.url, "--to", f"sqlite:///{tmp_path / 'anew.db'}")
+    assert anew.returncode == 0, anew.stderr
+    assert "made anew" in anew.stdout
     back = act(tmp_path, "copy", "--from", target.url, "--to", f"sqlite:///{tmp_path / 'back.db'}")
     assert back.returncode == 0, back.stderr
     copied = open_store(f"sqlite:///{tmp_path / 'back.db'}", migrate=False)

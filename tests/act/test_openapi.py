@@ -28,7 +28,10 @@ from starlette.types import Send as AsgiSend
 
 from act.api.query import KNOWN
 from act.contract import BATCH_CONTENT_TYPE, STATUSES
+from act.keys import make_keys
 from tests.act.support import event, plain_job, run, running
+
+PLAIN = "text/plain; charset=utf-8"
 
 
 async def document_of(url: str) -> dict[str, Any]:
@@ -39,19 +42,24 @@ async def document_of(url: str) -> dict[str, Any]:
 
 def test_every_call_is_described_with_its_refusals(url: str) -> None:
     document = run(document_of(url))
-    assert set(document["paths"]) == {"/", "/events", "/stream", "/export", "/jobs/{job_id}", "/healthz", "/readyz"}
+    proofs = {"/checkpoint", "/tile/{level}/{index}", "/proof/inclusion", "/proof/consistency"}
+    others = {"/", "/events", "/stream", "/export", "/jobs/{job_id}", "/healthz", "/readyz"}
+    assert set(document["paths"]) == others | proofs
     for path, methods in document["paths"].items():
         for method, call in methods.items():
             assert call["summary"], path
             assert call["description"], path
             for status, answer in call["responses"].items():
-                kind = "application/json" if status == "200" else "application/problem+json"
+                own = dict.fromkeys(proofs, PLAIN) | {"/tile/{level}/{index}": "application/octet-stream"}
+                kind = own.get(path, "application/json") if status == "200" else "application/problem+json"
                 assert answer["content"][kind]["schema"], (path, method, status)
+                assert path not in proofs or list(answer["content"]) == [kind], "nothing else comes"
                 assert answer["description"], (path, method, status)
             for parameter in call.get("parameters", []):
                 assert parameter["schema"], (path, parameter["name"])
     refusals = {path: set(calls[next(iter(calls))]["responses"]) for path, calls in document["paths"].items()}
     assert refusals["/events"] == {"200", "403", "409", "413", "415", "422", "500", "503"}
+    assert refusals["/proof/inclusion"] == {"200", "404", "422", "500", "503"}
     assert refusals["/stream"] == {"200", "404", "422", "500", "503"}
     parameters = {parameter["name"] for parameter in document["paths"]["/stream"]["get"]["parameters"]}
     assert parameters == {*KNOWN, "Last-Event-ID"}
@@ -141,8 +149,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Sen
     folder = tmp_path_factory.mktemp("openapi")
     url = f"sqlite:///{folder / 'act.db'}"
     with start_blocking_portal() as portal:  # noqa: SIM117 - the second needs the first
-        with portal.wrap_async_context_manager(running(url, raises=False)) as act:
+        with portal.wrap_async_context_manager(
+            running(url, raises=False, keys=make_keys(folder / "act.key", name="log.example/act"))
+        ) as act:
             portal.call(act.append, *plain_job("JOB-1"))
+            portal.call(act.signed)
             http = httpx.AsyncClient(
                 transport=httpx.ASGITransport(FirstChunkOnly(act.app), raise_app_exceptions=False),
                 base_url="http://act",
@@ -165,6 +176,10 @@ CALLS = [
     ("POST", "/events"),
     ("GET", "/stream"),
     ("GET", "/jobs/{job_id}"),
+    ("GET", "/checkpoint"),
+    ("GET", "/tile/{level}/{index}"),
+    ("GET", "/proof/inclusion"),
+    ("GET", "/proof/consistency"),
     ("GET", "/readyz"),
     ("GET", "/healthz"),
     ("GET", "/"),

@@ -17,7 +17,7 @@ import pytest
 from oms.demo.ledger import wait_until_delivered
 from oms.demo.pair import Pair
 from oms.worker import OmsClient
-from tests.e2e.conftest import LIMIT_SEC, ROOT
+from tests.e2e.conftest import LIMIT_SEC, ROOT, until
 
 PLANTED = {
     "input": "planted-input-b7f1",
@@ -152,6 +152,12 @@ def test_values_stay_in_oms_until_they_are_erased_and_are_nowhere_then(tmp_path:
 # The commands, on the same pair.
 
 
+def signed(pair: Pair, size: int) -> str | None:
+    """Return the checkpoint of that size, once it is there."""
+    answer = httpx.get(f"{pair.act_url}/checkpoint")
+    return answer.text if answer.is_success and answer.text.split("\n")[1] == str(size) else None
+
+
 def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -162,6 +168,7 @@ def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
         same = act("reconcile", pair.oms_url, pair.act_url)
         assert same.returncode == 0, same.stderr
         size = httpx.get(f"{pair.act_url}/readyz").json()["size"]
+        note = until(lambda: signed(pair, size))
         assert same.stdout.decode().startswith(f"act: 2 jobs with {size} events: OMS and the ledger say the same")
 
         wrong = act("reconcile", pair.act_url, pair.act_url)
@@ -177,7 +184,8 @@ def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
             by_http[name] = target.read_bytes()
             assert by_http[name] == httpx.get(f"{pair.act_url}/export?format={name}").content
         beside = json.loads((tmp_path / "http.csv.header.json").read_text())
-        assert beside == {"act_export": 1, "origin": "act", "checkpoint": None, "format": "csv", "size": size}
+        origin = note.partition("\n")[0]
+        assert beside == {"act_export": 1, "origin": origin, "checkpoint": note, "format": "csv", "size": size}
         assert len(list(csv.reader(io.StringIO(by_http["csv"].decode())))) == size + 1
 
         used = act("export", "--from", f"sqlite:///{data / 'act.db'}", "-o", str(tmp_path / "used"))

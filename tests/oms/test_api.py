@@ -555,6 +555,25 @@ def test_all_that_json_can_say_is_taken_and_kept(oms: Client, body: bytes) -> No
     assert oms.get("/pull", lane="only")["payload"]["input"] == oms.get("/jobs/JOB-1")["input"]
 
 
+def test_an_error_may_hold_any_character(oms: Client) -> None:
+    """It is what a program said when it broke, and no database may refuse it."""
+    oms.start("T-1", "single")
+    task = oms.get("/pull", lane="only")
+    wish = {"task_id": task["task_id"], "token": task["token"], "error": "half a line\x00 and \U0001f642"}
+    failed = oms.post("/fail", wish)
+    assert failed["status"] == "queued"
+    assert oms.post("/fail", wish) == failed
+    assert oms.get("/tasks/TASK-1")["error"]["message"].startswith("half a line")
+
+
+def test_a_condition_with_a_character_that_no_text_holds_is_no_fault_of_ours(oms: Client) -> None:
+    plan = {"id": "odd", "lanes": ["a"], "sequence": [{"activity": "a", "when": "input.a == '\x00'"}]}
+    answer = oms.http.post("/plans", json=plan)
+    assert answer.status_code in (200, 422)
+    if answer.status_code == 200:
+        assert oms.start("T-1", "odd")["state"] == "failed"
+
+
 def test_a_body_that_comes_in_pieces_is_put_together(oms: Client) -> None:
     answer = oms.http.post("/start", content=iter([b'{"plan":"sin', b'gle","refer', b'ence":"T-1"}']))
     assert answer.status_code == 200, answer.text

@@ -1,0 +1,134 @@
+"""Derive everything again from the entries' bytes: what ``act verify`` compares the database with.
+
+Only the bytes are hashed, but readers see columns. A column that could be edited unnoticed would make the proofs
+worthless to whoever looks at a dashboard, so each of them must say what its entry says. The same holds for what is
+summed up beside the entries: the head of each stream, and the times in each block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from act.contract import ENTRY_PREFIX, EVENT, leaf_hash
+from act.domain.posted import facts_of
+from act.domain.tree import Frontier, append
+
+_RECEIVED = re.compile(re.escape(ENTRY_PREFIX) + rb"(0|[1-9][0-9]{0,18})\n")
+_SHOWN = 60
+
+
+class EntryError(ValueError):
+    """The bytes are no entry of the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in the ledger that is not as it must be.
+
+    Attributes:
+        index: the first bad entry.
+        detail: what is wrong, as a sentence without a full stop.
+    """
+
+    index: int
+    detail: str
+
+
+def derive(entry: bytes) -> dict[str, Any]:
+    """Return every column that comes from an entry: what `facts_of` says, ``received_us`` and ``leaf_hash``.
+
+    Raises:
+        EntryError: it is not what ACT writes for an event that it takes.
+    """
+    head = _RECEIVED.match(entry)
+    if head is None:
+        raise EntryError("the entry does not begin with 'act-entry/v1' and the time it was received")
+    try:
+        facts = facts_of(EVENT.validate_json(entry[head.end() :]))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise EntryError(f"the entry holds no event: {place + ': ' if place else ''}{first['msg']}") from None
+    facts["received_us"] = int(head[1])
+    facts["leaf_hash"] = leaf_hash(entry)
+    return facts
+
+
+def difference(derived: Mapping[str, Any], stored: Mapping[str, Any]) -> str | None:
+    """Return a sentence about the first column that does not say what the entry says; None where all do.
+
+    Args:
+        derived: from `derive`.
+        stored: the row, by column; it must have all columns of ``derived``.
+    """
+    for name, value in derived.items():
+        if stored[name] != value:
+            return f"the column {name} says {_short(stored[name])}, and the entry says {_short(value)}"
+    return None
+
+
+@dataclass(slots=True)
+class Audit:
+    """Goes over the ledger from its first entry on, in the order of the index, and keeps what must hold at its end.
+
+    Its memory is one number for each stream, and two for each block.
+
+    Attributes:
+        block_events: how many events a block of times sums up.
+        frontier: of the tree over the entries taken so far, hashed from their bytes.
+        heads: the last ``seq`` of each stream so far.
+        spans: the lowest and highest ``ts_ms`` of each full block so far.
+    """
+
+    block_events: int
+    frontier: Frontier = field(default_factory=Frontier)
+    heads: dict[str, int] = field(default_factory=dict)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    _open: tuple[int, int] | None = None
+
+    def take(self, rows: Iterable[Mapping[str, Any]]) -> Finding | None:
+        """Take the next rows, each with ``idx``, ``entry`` and the columns of `derive`; return the first that is bad.
+
+        After a finding the audit is over: what it keeps is worth nothing. To compare a checkpoint's root with
+        ``frontier.root``, let a call end where ``frontier.size`` is the checkpoint's.
+        """
+        leaves: list[bytes] = []
+        for row in rows:
+            index = self.frontier.size + len(leaves)
+            if row["idx"] != index:
+                return Finding(index, f"an entry is missing: the next one in the database has the index {row['idx']}")
+            try:
+                derived = derive(row["entry"])
+            except EntryError as error:
+                return Finding(index, str(error))
+            wrong = difference(derived, row) or self._misplaced(derived["stream"], derived["seq"])
+            if wrong is not None:
+                return Finding(index, wrong)
+            leaves.append(derived["leaf_hash"])
+            self._span(index, derived["ts_ms"])
+        self.frontier, _ = append(self.frontier, leaves)
+        return None
+
+    def _misplaced(self, stream: str, seq: int) -> str | None:
+        expected = self.heads.get(stream, 0) + 1
+        if seq != expected:
+            return f"the stream {stream[:_SHOWN]!r} goes on with {seq}, and {expected} is its next"
+        self.heads[stream] = seq
+        return None
+
+    def _span(self, index: int, ts_ms: int) -> None:
+        low, high = self._open or (ts_ms, ts_ms)
+        self._open = (min(low, ts_ms), max(high, ts_ms))
+        if (index + 1) % self.block_events == 0:
+            self.spans.append(self._open)
+            self._open = None
+
+
+def _short(value: object) -> str:
+    text = value.hex() if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
