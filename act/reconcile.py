@@ -302,7 +302,8 @@ class _Act:
         async for line in answer.aiter_lines():
             with _understood(self._url):
                 if is_header:
-                    told.shown = int(json.loads(line)["size"])
+                    header = json.loads(line)
+                    told.shown = None if header["checkpoint"] is None else int(header["size"])
                 else:
                     told.take(*_entry(line))
             is_header = False
