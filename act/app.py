@@ -85,7 +85,7 @@ def create_app(settings: Settings, store: Store, *, keys: Keys | None = None, cl
     app.state.fanout = fanout
     app.state.signer = signer
     problems.install(app)
-    for router in (events.router, stream.router, jobs.router, proofs.router, export.router, health.router):
+    for router in (events.router, stream.router, jobs.router, export.router, proofs.router, health.router):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,

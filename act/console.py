@@ -1,4 +1,4 @@
-"""What the commands share: how they give up, and how they show that they are at work."""
+"""What the commands have in common: how they end, and how they show that they are at work."""
 
 from __future__ import annotations
 
@@ -24,16 +24,11 @@ def give_up(why: Exception | str, *, code: int = 1) -> NoReturn:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show a bar on standard error; give what moves it."""
-    from rich import progress as rich  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - `act --help` answers at once
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeRemainingColumn(),
-    )
-    with rich.Progress(*columns, console=Console(stderr=True)) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
         bars: dict[str, TaskID] = {}
 
         def move(what: str, done: int, of: int | None) -> None:

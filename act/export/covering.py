@@ -44,7 +44,7 @@ class Header:
 
 
 def current_checkpoint(tx: Connection) -> str | None:
-    """Return the newest signed checkpoint of the ledger; None where none has been signed yet."""
+    """Return the newest signed checkpoint of the ledger; None where it has signed none."""
     signed = last_signed(tx)
     return None if signed is None else signed.note.decode()
 
