@@ -136,22 +136,20 @@ async def reconcile(
 async def _compare(oms: _Oms, act: _Act, job_id: str, outcome: Outcome, *, wait_sec: float) -> list[str]:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + wait_sec
+    stands = await oms.stands(job_id)
+    if stands is None:
+        outcome.left += 1
+        return []
+    outcome.jobs += 1
     while True:
-        stands = await oms.stands(job_id)
-        if stands is None:
-            outcome.left += 1
-            return []
         told = _Told(job_id, stands)
-        async for entry, raw, leaf in act.entries(job_id):
-            told.take(entry, raw, leaf)
+        await act.tell(job_id, told)
         if not told.is_behind:
             break
         if loop.time() > give_up_at:
-            outcome.jobs += 1
             outcome.waiting.append(job_id)
             return told.differences
         await asyncio.sleep(LOOK_AGAIN_SEC)
-    outcome.jobs += 1
     outcome.events += stands.seq
     differences = told.end()
     if told.last > stands.seq:
@@ -169,13 +167,21 @@ class _Told:
         self._stands = stands
         self._fold = JobFold(job_id)
         self.last = 0
+        self.shown: int | None = None  # how much of the ledger is shown; None: all of it
         self.differences: list[str] = []
 
     @property
     def is_behind(self) -> bool:
-        """The ledger lacks events, and has acknowledged none of these: they are under way."""
-        lacking = range(self.last + 1, self._stands.seq + 1)
-        return bool(lacking) and not any(self._stands.held[seq].delivered for seq in lacking)
+        """Events are under way: to ACT, or acknowledged and not in a checkpoint yet, up to which ACT shows them."""
+        return self.last < self._stands.seq and self._lost() is None
+
+    def _lost(self) -> int | None:
+        """Return the first event that ACT acknowledged and should show, and does not."""
+        for seq in range(self.last + 1, self._stands.seq + 1):
+            held = self._stands.held[seq]
+            if held.delivered and held.index is not None and (self.shown is None or held.index < self.shown):
+                return seq
+        return None
 
     def take(self, entry: Entry, raw: bytes, leaf: bytes) -> None:
         """Hold the next entry against what OMS has of it."""
@@ -198,8 +204,8 @@ class _Told:
     def end(self) -> list[str]:
         """Return the differences, after the last entry."""
         stands, found = self._stands, self.differences
-        if self.last < stands.seq:
-            lost = next(seq for seq in range(self.last + 1, stands.seq + 1) if stands.held[seq].delivered)
+        lost = self._lost()
+        if lost is not None:
             index = stands.held[lost].index
             return [*found, f"{self._job_id}.{lost}: ACT acknowledged it for the index {index}, and does not have it"]
         folded = self._fold.body()
@@ -273,33 +279,34 @@ class _Act:
         self._http = http
         self._url = url
 
-    async def entries(self, job_id: str) -> AsyncIterator[tuple[Entry, bytes, bytes]]:
-        """Yield the job's entries, the bytes of their events, and their leaf hashes, made anew from these bytes."""
+    async def tell(self, job_id: str, told: _Told) -> None:
+        """Give the job's entries, the bytes of their events, and their leaf hashes made anew from these bytes."""
         query = {"format": "cloudevents", "job": job_id}
         for tries_left in reversed(range(MAX_TRIES)):
             try:
                 async with self._http.stream("GET", f"{self._url}/export", params=query) as answer:
-                    if answer.status_code == httpx.codes.NOT_FOUND:
-                        await answer.aread()
-                        if "no event of" in answer.text:
-                            return
-                    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and tries_left:
-                        await asyncio.sleep(TRY_AGAIN_SEC)
-                        continue
-                    if answer.status_code != httpx.codes.OK:
-                        raise ReconcileError(
-                            f"{self._url}/export answered {answer.status_code}: is this the address of ACT?"
-                        )
-                    is_header = True
-                    async for line in answer.aiter_lines():
-                        if not is_header:
-                            with _understood(self._url):
-                                read = _entry(line)
-                            yield read
-                        is_header = False
-                    return
+                    if answer.status_code == httpx.codes.OK:
+                        await self._tell(answer, told)
+                        return
+                    text = (await answer.aread()).decode(errors="replace")
             except httpx.HTTPError as error:
                 raise _no_answer("ACT", self._url, error) from error
+            if answer.status_code == httpx.codes.NOT_FOUND and "no event of" in text:
+                return
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not tries_left:
+                raise ReconcileError(f"{self._url}/export answered {answer.status_code}: is this the address of ACT?")
+            await asyncio.sleep(TRY_AGAIN_SEC)
+
+    async def _tell(self, answer: httpx.Response, told: _Told) -> None:
+        is_header = True
+        async for line in answer.aiter_lines():
+            with _understood(self._url):
+                if is_header:
+                    header = json.loads(line)
+                    told.shown = None if header["checkpoint"] is None else int(header["size"])
+                else:
+                    told.take(*_entry(line))
+            is_header = False
 
 
 def _stands(first: dict[str, Any], items: list[dict[str, Any]]) -> Stands:

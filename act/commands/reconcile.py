@@ -55,11 +55,11 @@ def reconcile_services(
     if outcome.differences > len(shown):
         typer.echo(f"... and {outcome.differences - len(shown):,} more")
     for job_id in outcome.waiting[:SHOWN]:
-        typer.echo(f"not compared: {job_id} has events that ACT does not have after {wait_sec:g} s")
+        typer.echo(f"not compared: {job_id} has events that ACT does not show after {wait_sec:g} s")
     if outcome.differences or outcome.waiting:
         typer.echo(
             f"act: of {outcome.jobs:,} jobs, {outcome.differences:,} differences, "
-            f"{len(outcome.waiting):,} not compared: see OMS's /readyz for events that wait or are refused",
+            f"{len(outcome.waiting):,} not compared: /readyz of both says whether events wait or signing has stopped",
         )
         raise typer.Exit(1)
     typer.echo(

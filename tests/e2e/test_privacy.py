@@ -17,7 +17,7 @@ import pytest
 from oms.demo.ledger import wait_until_delivered
 from oms.demo.pair import Pair
 from oms.worker import OmsClient
-from tests.e2e.conftest import LIMIT_SEC, ROOT
+from tests.e2e.conftest import EXAMPLES, LIMIT_SEC, ROOT, until
 
 PLANTED = {
     "input": "planted-input-b7f1",
@@ -125,6 +125,18 @@ def act(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+def verified(key: Path, export: Path) -> str | None:
+    """Return the first line of what the verifier that needs nothing of ours says; None where it refuses."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "verify_without_us.py"), "--key", str(key), str(export)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.splitlines()[0] if done.returncode == 0 else None
+
+
 def test_values_stay_in_oms_until_they_are_erased_and_are_nowhere_then(tmp_path: Path, plans: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -152,6 +164,12 @@ def test_values_stay_in_oms_until_they_are_erased_and_are_nowhere_then(tmp_path:
 # The commands, on the same pair.
 
 
+def signed(pair: Pair, size: int) -> str | None:
+    """Return the checkpoint of that size, once it is there."""
+    answer = httpx.get(f"{pair.act_url}/checkpoint")
+    return answer.text if answer.is_success and answer.text.split("\n")[1] == str(size) else None
+
+
 def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -162,6 +180,7 @@ def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
         same = act("reconcile", pair.oms_url, pair.act_url)
         assert same.returncode == 0, same.stderr
         size = httpx.get(f"{pair.act_url}/readyz").json()["size"]
+        note = until(lambda: signed(pair, size))
         assert same.stdout.decode().startswith(f"act: 2 jobs with {size} events: OMS and the ledger say the same")
 
         wrong = act("reconcile", pair.act_url, pair.act_url)
@@ -177,8 +196,17 @@ def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
             by_http[name] = target.read_bytes()
             assert by_http[name] == httpx.get(f"{pair.act_url}/export?format={name}").content
         beside = json.loads((tmp_path / "http.csv.header.json").read_text())
-        assert beside == {"act_export": 1, "origin": "act", "checkpoint": None, "format": "csv", "size": size}
+        origin = note.partition("\n")[0]
+        assert beside == {"act_export": 1, "origin": origin, "checkpoint": note, "format": "csv", "size": size}
         assert len(list(csv.reader(io.StringIO(by_http["csv"].decode())))) == size + 1
+
+        (key_file,) = data.glob("*.key")
+        public = act("key", "show", "--file", str(key_file)).stdout
+        (tmp_path / "log.vkey").write_bytes(public)
+        assert verified(tmp_path / "log.vkey", tmp_path / "http.cloudevents") == f"size {size}"
+        changed = by_http["cloudevents"].replace(b"T-1", b"T-2", 1)
+        (tmp_path / "changed").write_bytes(changed)
+        assert verified(tmp_path / "log.vkey", tmp_path / "changed") is None
 
         used = act("export", "--from", f"sqlite:///{data / 'act.db'}", "-o", str(tmp_path / "used"))
         assert used.returncode == 1

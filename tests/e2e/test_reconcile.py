@@ -15,6 +15,7 @@ import pytest
 
 from act import reconcile as module
 from act.client import LedgerClient
+from act.export import covering
 from act.reconcile import Outcome, ReconcileError, reconcile
 from oms.app import create_app
 from oms.storage import postgres
@@ -296,6 +297,27 @@ def test_it_finds_nothing_while_both_are_at_work(new_database: NewDatabase, tmp_
             over.set()
             await asyncio.gather(*crew)
             assert compared > 30
+
+    asyncio.run(scenario())
+
+
+def test_a_checkpoint_that_lags_is_waited_for(
+    new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            size = both.databases["act"].count("events")
+            covered = size - 1
+            monkeypatch.setattr(covering, "current_checkpoint", lambda _tx: f"act.example\n{covered}\nROOT=\n")
+            outcome = await both.reconcile(wait_sec=0)
+            assert (both.found, outcome.waiting) == ([], ["JOB-9"])
+            comparing = asyncio.create_task(both.reconcile(wait_sec=20))
+            await asyncio.sleep(module.LOOK_AGAIN_SEC)
+            assert not comparing.done()
+            covered = size
+            assert (await comparing).waiting == []
+            assert both.found == []
 
     asyncio.run(scenario())
 
