@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import act
-from act.api import events, health, jobs, problems, proofs, schemas, stream
+from act.api import events, export, health, jobs, problems, proofs, schemas, stream
 from act.config import Settings
 from act.fanout.publisher import Fanout
 from act.keys import Keys, memory_of
@@ -85,7 +85,7 @@ def create_app(settings: Settings, store: Store, *, keys: Keys | None = None, cl
     app.state.fanout = fanout
     app.state.signer = signer
     problems.install(app)
-    for router in (events.router, stream.router, jobs.router, proofs.router, health.router):
+    for router in (events.router, stream.router, jobs.router, export.router, proofs.router, health.router):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,

@@ -10,6 +10,8 @@ import typer
 
 import act
 from act import cli_keys, cli_proofs
+from act.commands.export import export_ledger
+from act.commands.reconcile import reconcile_services
 from act.config import Settings
 from act.console import give_up, progress_bar
 from hmskit.database import CannotOpenError
@@ -141,6 +143,10 @@ def copy_ledger(
             give_up(CopyError(f"{error.detail}; run it again, and it goes on where it stopped"))
         what = "made anew from its bytes; now run `act verify`" if anew else "and each is the same"
         typer.echo(f"act: {other.name} has all {size} events of {one.name}, {what}")
+
+
+main.command("export")(export_ledger)
+main.command("reconcile")(reconcile_services)
 
 
 if __name__ == "__main__":

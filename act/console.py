@@ -1,4 +1,4 @@
-"""What the commands share: how they give up, and how they show that they are at work."""
+"""What the commands have in common: how they end, and how they show that they are at work."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+Progress = Callable[[str, int, int | None], None]
+"""Told what is done now, how much of it is done, and of how much; None where nobody knows."""
+
 
 def give_up(why: Exception | str, *, code: int = 1) -> NoReturn:
     """Say why on standard error, and end with the exit code."""
@@ -19,18 +22,18 @@ def give_up(why: Exception | str, *, code: int = 1) -> NoReturn:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar() -> Iterator[Progress]:
     """Show a bar on standard error; give what moves it."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - `act --help` answers at once
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars: dict[str, TaskID] = {}
 
-        def move(what: str, done: int, of: int) -> None:
+        def move(what: str, done: int, of: int | None) -> None:
             if what not in bars:
-                bars[what] = progress.add_task(what)
+                bars[what] = progress.add_task(what, total=None)
             progress.update(bars[what], completed=done, total=of)
 
         yield move

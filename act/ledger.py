@@ -361,8 +361,10 @@ class Ledger:
             try:
                 size, streams = await self.read(growth_since, self._noticed)
             except Exception as error:
-                if not is_failing:
-                    log.warning("poll_failed", exc_info=error)
+                if not is_failing and isinstance(error, UnavailableError):
+                    log.warning("poll_failed", why=error.detail)
+                elif not is_failing:
+                    log.exception("poll_failed")
                 is_failing = True
                 continue
             is_failing = False

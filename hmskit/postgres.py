@@ -8,6 +8,8 @@ What is particular about it, and what is done about it:
   What was not acknowledged may be asked again, for every verb is idempotent.
 * Two transactions may wait for each other, or insert the same key: one of them is told, and runs again.
 * A session that was stopped (a frozen machine) must not hold its locks for ever: the server ends it.
+* A network may swallow everything without a word: a server's machine that lost its power. Left to itself, the system
+  would wait for a quarter of an hour, and as long again after the network is back (`SILENCE`).
 
 It needs PostgreSQL 13 or newer, and a session of its own for each connection: a pooler between must pool sessions,
 not transactions.
@@ -15,13 +17,14 @@ not transactions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from hmskit.errors import CannotOpenError
+from hmskit.errors import CannotOpenError, leave_details_out
 
 OLDEST_VERSION = 130_000
 """The first with ``gen_random_uuid()`` built in."""
@@ -29,6 +32,14 @@ CONNECT_TIMEOUT_SEC = 5
 STATEMENT_TIMEOUT_MS = 30_000
 IDLE_IN_TRANSACTION_MS = 15_000
 """After so long a session that holds locks and does nothing is ended by the server."""
+SILENCE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How long the other side may leave packets unanswered before the connection counts as lost; seconds, the last one
+milliseconds. A server that works on a long statement answers them. A URL's own parameters go before these."""
 PREPARE_AFTER = 2
 """How often a statement is run before the driver prepares it on the server."""
 
@@ -60,7 +71,7 @@ _AGAIN = ("40", "23505", "08", "57P01", "25P03")
 broke or was ended: a new one may be there."""
 
 
-def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> Engine:
+def engine_of(url: URL, *, connections: int, application: str, writes: bool, session: Sequence[str] = ()) -> Engine:
     """Return an engine of at most ``connections`` connections.
 
     Args:
@@ -68,6 +79,7 @@ def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> 
         connections: a thread each.
         application: what ``pg_stat_activity`` shows.
         writes: False: every transaction is read-only and sees one moment of the database.
+        session: what else each session begins with.
 
     Raises:
         CannotOpenError: the driver is not installed.
@@ -86,6 +98,7 @@ def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> 
                 "connect_timeout": CONNECT_TIMEOUT_SEC,
                 "application_name": application,
                 "prepare_threshold": PREPARE_AFTER,
+                **{name: value for name, value in SILENCE.items() if name not in url.query},
             },
         )
     except ModuleNotFoundError:
@@ -105,7 +118,15 @@ def engine_of(url: URL, *, connections: int, application: str, writes: bool) -> 
                     cursor.execute(statement)
             else:
                 cursor.execute("SET default_transaction_read_only = on")
+            for statement in session:
+                cursor.execute(statement)
         driver.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _leave_values_out(context: ExceptionContext) -> None:
+        leave_details_out(context.original_exception)
+        if context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.args = (str(context.original_exception),)
 
     return engine
 

@@ -34,6 +34,8 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.selectable import NamedFromClause
 from sqlalchemy.types import TypeEngine
 
+from hmskit.errors import leave_details_out
+
 
 class Prepared:
     """A statement with named parameters, run with rows.
@@ -191,4 +193,5 @@ def _wrapped(connection: Connection, sql: str, error: BaseException) -> DBAPIErr
     """Return the driver's error without the values, which are the citizens'; drop a connection that broke."""
     if connection.dialect.is_disconnect(error, connection.connection, None):  # type: ignore[arg-type]
         connection.invalidate(error)  # the next transaction gets a new one
+    leave_details_out(error)
     return DBAPIError(sql, None, error)

@@ -133,8 +133,12 @@ def check_version() -> str | None:
     return None
 
 
-def writer_engine(url: URL) -> Engine:
+def writer_engine(url: URL, *, overwrites: bool = False) -> Engine:
     """Return an engine of one connection, that of the writing thread; the only one that checkpoints.
+
+    Args:
+        url: of the file.
+        overwrites: what is deleted or replaced is overwritten with zeros: nothing of it stays in the file's free space.
 
     Raises:
         CannotOpenError: the file is no database or cannot be opened.
@@ -157,9 +161,27 @@ def writer_engine(url: URL) -> Engine:
         if mode != "wal":
             raise CannotOpenError(f"{url.database} cannot keep a write-ahead log (its file system lacks it)")
         connection.execute("PRAGMA synchronous=FULL")
+        if overwrites:
+            connection.execute("PRAGMA secure_delete=ON")
 
     _begin_with(engine, "BEGIN IMMEDIATE")
     return engine
+
+
+def empty_wal(connection: sqlite3.Connection, *, wait_ms: int) -> bool:
+    """Bring everything from the write-ahead log into the file, and cut the log to nothing; tell whether it is done.
+
+    What a commit replaced stands in the log until then. It takes no transaction of the connection, and waits up to
+    ``wait_ms`` for readers who still need the log; where they need it longer, the log stays.
+    """
+    connection.execute(f"PRAGMA busy_timeout={wait_ms}")
+    try:
+        is_busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.OperationalError:  # the disk is full, or answers with errors
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    return is_busy == 0
 
 
 def reader_engine(url: URL, *, connections: int = 4) -> Engine:

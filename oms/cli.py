@@ -63,7 +63,7 @@ def serve_command(settings: Settings) -> None:
     def say_ready() -> None:
         typer.echo(
             f"oms: listening on http://{host}:{port}, plans {settings.plans}, "
-            f"database {settings.database_url}, ledger {settings.act_url}"
+            f"database {store.name}, ledger {settings.act_url}"
         )
         sys.stdout.flush()
 
@@ -91,8 +91,9 @@ def migrate_command(
         settings = read_settings(Settings, database_url=database_url)
     except SettingsError as error:
         _stop(str(error), code=2)
-    _open(settings, may_migrate=True).close()
-    typer.echo(f"oms: {settings.database_url} is up to date")
+    store = _open(settings, may_migrate=True)
+    store.close()
+    typer.echo(f"oms: {store.name} is up to date")
 
 
 @cli.command("copy")

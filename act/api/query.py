@@ -54,6 +54,10 @@ class StreamQuery:
     is_followed: bool
 
 
+EXPORT_FORMATS = ("cloudevents", "ocel2", "csv", "parquet")
+_EXPORT_KNOWN = ("format", "job", "since", "until")
+
+
 class _Reader:
     """Reads parameters one by one and collects what is wrong with them."""
 
@@ -138,6 +142,25 @@ def read_stream_query(params: QueryParams, headers: Headers, *, now_ms: int) -> 
     return StreamQuery(filters, -1 if after is None else after, limit, is_latest, is_followed)
 
 
+def read_export_query(params: QueryParams) -> tuple[str, Filters]:
+    """Return the format and the filters that ``GET /export`` is asked for.
+
+    Raises:
+        InvalidInputError: the format is missing, or a parameter is unknown or cannot be used.
+    """
+    refuse_unknown(params, _EXPORT_KNOWN)
+    reader = _Reader(params)
+    name = reader.one("format", _format)
+    if "format" not in params:
+        reader.fault("format", f"must be given: one of {', '.join(EXPORT_FORMATS)}")
+    filters = Filters(
+        job=reader.one("job", _name), since_ms=reader.one("since", _time_ms), until_ms=reader.one("until", _time_ms)
+    )
+    if reader.faults or name is None:
+        raise _refusal(reader.faults)
+    return name, filters
+
+
 def refuse_unknown(params: QueryParams, known: Collection[str], *, repeatable: Collection[str] = ()) -> None:
     """Refuse parameters that are not ``known``, or that are given twice and not ``repeatable``.
 
@@ -171,6 +194,14 @@ def _accepts_event_stream(headers: Headers) -> bool:
 def _name(text: str) -> str:
     if not text or _CONTROL.search(text):
         raise ValueError("must be a name")
+    return text
+
+
+def _format(text: str) -> str:
+    if text not in EXPORT_FORMATS:
+        nearest = get_close_matches(text.lower(), EXPORT_FORMATS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(EXPORT_FORMATS)}"
+        raise ValueError(f"no format is called {text[:40]!r}; {hint}")
     return text
 
 

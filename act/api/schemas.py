@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from act.api.query import DEFAULT_LIMIT, EVENT_STREAM, MAX_LIMIT
+from act.api.query import DEFAULT_LIMIT, EVENT_STREAM, EXPORT_FORMATS, MAX_LIMIT
 from act.contract import BATCH_CONTENT_TYPE, EVENT, EVENT_CONTENT_TYPE, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, STATUSES
 from hmskit.problems import PROBLEM_CONTENT_TYPE, PROBLEM_SCHEMA
 
@@ -257,6 +257,33 @@ GET_STREAM: dict[str, Any] = {
                 "follow", "Live, as Server-Sent Events; as with `Accept: text/event-stream`.", {"type": "boolean"}
             ),
             parameter("Last-Event-ID", "Live: the id of the last row seen. Beats `after`.", _INDEX, where="header"),
+        ]
+    },
+}
+
+GET_EXPORT: dict[str, Any] = {
+    "tags": ["ledger"],
+    "responses": answers(
+        "The file, streamed. The header `Act-Export` says what it covers, in JSON.",
+        {
+            "application/json": {"type": "object", "description": "OCEL 2.0, with our header as `act_export`."},
+            "application/x-ndjson": {"type": "string"},
+            "text/csv": {"type": "string"},
+            "application/vnd.apache.parquet": {"type": "string", "format": "binary"},
+        },
+        404,
+        422,
+        503,
+    ),
+    "openapi_extra": {
+        "parameters": [
+            {
+                **parameter("format", "How it is written.", {"type": "string", "enum": list(EXPORT_FORMATS)}),
+                "required": True,
+            },
+            parameter("job", "One job's events only.", _NAME),
+            parameter("since", "Events whose time is this one or later (RFC 3339).", _TIME),
+            parameter("until", "Events whose time is before this one (RFC 3339).", _TIME),
         ]
     },
 }

@@ -7,9 +7,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from oms.api.edge import Call, body_of, json_response, problem_responses, service_of
-from oms.api.schemas import JobsPage, JobsQuery, JobView, LanesView, StartBody, StartedAnswer
+from oms.api.edge import Call, body_of, json_response, problem_responses, read_object, service_of, trace_of
+from oms.api.receipt_schemas import ReceiptsQuery, ReceiptsView
+from oms.api.schemas import (
+    EraseBody,
+    JobsPage,
+    JobsQuery,
+    JobStands,
+    JobView,
+    LanesView,
+    StartBody,
+    StartedAnswer,
+)
+from oms.sequencer.erase import Erase, erase
 from oms.sequencer.lists import JobFilter, jobs_page
+from oms.sequencer.receipts import receipts_view
 from oms.sequencer.start import Start, start
 from oms.sequencer.views import job_view, lanes_view
 
@@ -54,6 +66,30 @@ async def list_jobs(request: Request, query: Annotated[JobsQuery, Query()]) -> R
 async def show_job(request: Request, job_id: str) -> Response:
     """Show a job, its tasks, and its outputs by activity."""
     return json_response(await service_of(request).read(lambda connection: job_view(connection, job_id)))
+
+
+@router.get(
+    "/jobs/{job_id}/receipts", responses={200: {"model": ReceiptsView}, **problem_responses("404", "422", "503")}
+)
+async def show_receipts(request: Request, job_id: str, query: Annotated[ReceiptsQuery, Query()]) -> Response:
+    """Show what OMS holds against the ledger: how the job stands, and ACT's receipt for each of its events."""
+    return json_response(
+        await service_of(request).read(
+            lambda connection: receipts_view(connection, job_id, limit=query.limit, cursor=query.cursor)
+        )
+    )
+
+
+@router.post(
+    "/jobs/{job_id}/erase",
+    openapi_extra=body_of(EraseBody),
+    responses={200: {"model": JobStands}, **problem_responses("403", "404", "409", "413", "422", "503")},
+)
+async def erase_job(request: Request, job_id: str) -> Response:
+    """Destroy the citizen's data of a finished job, and the key of its digests in the ledger. Cannot be undone."""
+    body = await read_object(request, EraseBody)
+    wish = Erase(job_id=job_id, reason=body.reason, actor=body.actor, trace=trace_of(request))
+    return json_response(await service_of(request).writer.run(erase, wish))
 
 
 @router.get("/lanes", responses={200: {"model": LanesView}, **problem_responses("503")})

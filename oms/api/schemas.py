@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from oms.domain.task import JobState, TaskStatus
 
@@ -18,7 +18,14 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=
 Token = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 TaskId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 ErrorType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
-ErrorMessage = Annotated[str, StringConstraints(max_length=10_000)]
+
+
+def _without_nul(text: str) -> str:
+    """Replace what PostgreSQL keeps in no text: what a traceback holds must not cost a worker its report."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+ErrorMessage = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_without_nul)]
 Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 Trace = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
@@ -103,6 +110,13 @@ class RetryBody(Body):
     task_id: TaskId
     reason: Reason | None = None
     actor: Person | None = None
+
+
+class EraseBody(Body):
+    """Destroy what OMS holds of a citizen's in a job."""
+
+    reason: Reason | None = Field(default=None, description="kept in the ledger for ever: never personal data")
+    actor: Person | None = Field(default=None, description="who asks for it; kept in the ledger")
 
 
 class Query(BaseModel):
@@ -244,6 +258,7 @@ class JobSummary(Answered):
     state: JobState
     priority: int
     error: str | None = Field(description="why it failed")
+    erased: bool = Field(description="its data was destroyed: input, outputs and error texts are empty")
     created_at: str
     updated_at: str
 
@@ -268,6 +283,13 @@ class TasksPage(Answered):
 
     items: list[TaskView]
     next_cursor: str | None
+
+
+class JobStands(Answered):
+    """How a job stands."""
+
+    job_id: str = Field(examples=["JOB-123"])
+    state: JobState
 
 
 class WorkerSeen(Answered):

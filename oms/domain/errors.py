@@ -67,6 +67,13 @@ class StaleTokenError(ConflictError):
     title = "The attempt is no longer the task's"
 
 
+class ErasedError(ConflictError):
+    """The job's data was erased: it can neither run again nor be compared with anything."""
+
+    code = "erased"
+    title = "The job's data was erased"
+
+
 class ForbiddenError(OmsError):
     """The request comes from where it must not come from."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from oms.domain.errors import ConflictError, StaleTokenError
+from oms.domain.errors import ConflictError, ErasedError, StaleTokenError
 
 
 class JobState(StrEnum):
@@ -97,6 +97,11 @@ class Job:
         """Return the id as people see it."""
         return f"JOB-{self.job_id}"
 
+    @property
+    def is_erased(self) -> bool:
+        """Whether its key was destroyed, and with it all that it held of the citizen's."""
+        return self.hmac_key is None
+
 
 @dataclass(slots=True)
 class Task:
@@ -155,6 +160,20 @@ def check_allowed(act: Act, task: Task) -> None:
     if task.status not in TRANSITIONS[act]:
         allowed = " or ".join(sorted(TRANSITIONS[act]))
         raise ConflictError(f"{task.name} is {task.status}; this needs a task that is {allowed}.")
+
+
+def key_of(job: Job) -> bytes:
+    """Return the key of the job's digests.
+
+    Raises:
+        ErasedError: it was destroyed.
+    """
+    if job.hmac_key is None:
+        raise ErasedError(
+            f"The data of {job.name} was erased: it cannot run again, and nothing can be compared with it any more. "
+            "Start another job with a reference of its own."
+        )
+    return job.hmac_key
 
 
 def check_holder(act: Act, task: Task, token: str | None) -> None:

@@ -104,7 +104,7 @@ def _queue_step(tx: Transaction, job: Job, plan: Plan, step: Step) -> None:
 def fail_job(tx: Transaction, job: Job, *, error: str, detail: dict[str, Any]) -> None:
     """End the job as failed. ``error`` stays in OMS; ``detail`` goes into the ledger."""
     job.state = JobState.FAILED
-    job.error = error
+    job.error = error.replace("\0", "\N{REPLACEMENT CHARACTER}")  # it may quote a plan, and PostgreSQL holds no NUL
     record_job(tx, job, "failed", detail=detail)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import ConflictError, InvalidInputError, OmsError
-from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat
+from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat, key_of
 from oms.sequencer.advance import go_on, plan_of, prepare_to_go_on
 from oms.sequencer.events import record_task
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
@@ -46,9 +46,8 @@ def complete(tx: Transaction, wishes: Sequence[Complete]) -> list[TaskAnswer | O
 
 def _complete_one(tx: Transaction, wish: Complete) -> TaskAnswer:
     task, job = wished_task(tx, wish.task_id)
-    assert job.hmac_key is not None
     text = canonical_json(wish.output)
-    digest = keyed_digest(job.hmac_key, text)
+    digest = keyed_digest(key_of(job), text)
     if is_repeat(Act.COMPLETE, task, wish.token, digest):
         return answer(task, job)
     if task.status is TaskStatus.DONE and wish.token in (None, task.token):

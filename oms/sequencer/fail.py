@@ -10,7 +10,7 @@ from act.contract import format_time_ms
 from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import OmsError
 from oms.domain.retry import retry_at_ms
-from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat
+from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat, key_of
 from oms.sequencer.advance import fail_job, plan_of
 from oms.sequencer.events import record_task
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
@@ -45,8 +45,7 @@ def fail(tx: Transaction, wishes: Sequence[Fail]) -> list[TaskAnswer | OmsError]
 
 def _fail_one(tx: Transaction, wish: Fail) -> TaskAnswer:
     task, job = wished_task(tx, wish.task_id)
-    assert job.hmac_key is not None
-    digest = keyed_digest(job.hmac_key, canonical_json([wish.error_type, wish.message]))
+    digest = keyed_digest(key_of(job), canonical_json([wish.error_type, wish.message]))
     if is_repeat(Act.FAIL, task, wish.token, digest):
         return answer(task, job)
     check_holder(Act.FAIL, task, wish.token)

@@ -111,7 +111,7 @@ def _branches(connection: Connection, wanted: TaskFilter) -> list[list[ColumnEle
 
 
 def _lanes(connection: Connection) -> Iterable[str]:
-    """Return every lane that ever held a task."""
+    """Return every lane that holds a task that is not done, and perhaps others."""
     return connection.execute(select(lane_counts.c.lane).distinct()).scalars().all()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.errors import InvalidInputError, OmsError
-from oms.domain.task import Act, Job, Task, TaskStatus, check_allowed
+from oms.domain.task import Act, Job, Task, TaskStatus, check_allowed, key_of
 from oms.sequencer.advance import plan_of, run_again
 from oms.sequencer.events import record_task
 from oms.sequencer.retry import queue_afresh
@@ -63,6 +63,7 @@ def reroute(tx: Transaction, wishes: Sequence[Reroute]) -> list[Rerouted | OmsEr
 def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
     task, job = wished_task(tx, wish.task_id)
     check_allowed(Act.REROUTE, task)
+    key_of(job)  # without its data it cannot run again
     warning = _warning(wish.new_lane, known)
     if warning is not None and wish.strict:
         raise InvalidInputError(warning)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.errors import OmsError
-from oms.domain.task import Act, Task, TaskStatus, check_allowed
+from oms.domain.task import Act, Task, TaskStatus, check_allowed, key_of
 from oms.sequencer.advance import run_again
 from oms.sequencer.events import record_task
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
@@ -32,6 +32,7 @@ def retry(tx: Transaction, wishes: Sequence[Retry]) -> list[TaskAnswer | OmsErro
         try:
             task, job = wished_task(tx, wish.task_id)
             check_allowed(Act.RETRY, task)
+            key_of(job)  # without its data it cannot run again
         except OmsError as error:
             answers.append(error)
             continue

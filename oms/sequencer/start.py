@@ -9,7 +9,7 @@ from typing import Any
 
 from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import ConflictError, NotFoundError, OmsError
-from oms.domain.task import Job, JobState
+from oms.domain.task import Job, JobState, key_of
 from oms.sequencer.advance import go_on
 from oms.sequencer.events import record_job
 from oms.storage.jobs import add_job, find_jobs, next_number
@@ -61,6 +61,7 @@ def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: di
     text = canonical_json(wish.input)
     job = found.get((wish.plan, wish.reference))
     if job is not None:
+        key_of(job)  # nobody can tell any more whether it had this input
         if job.input != text:
             raise ConflictError(
                 f"{job.name} is the job of plan {wish.plan!r} and this reference, with another input. Use a "

@@ -12,7 +12,7 @@ from act.contract import format_time_ms
 from oms.domain.errors import NotFoundError
 from oms.domain.task import Job, Task
 from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
-from oms.sequencer.wishes import number_of
+from oms.sequencer.wishes import no_job, number_of
 from oms.storage.jobs import job_of_row
 from oms.storage.plan_cache import PlanCache
 from oms.storage.plans import PlanVersion, compiled_in_force, versions
@@ -32,7 +32,7 @@ def job_view(connection: Connection, job_id: str) -> dict[str, Any]:
     number = number_of(job_id, "JOB-")
     row = None if number is None else connection.execute(select(jobs).where(jobs.c.job_id == number)).one_or_none()
     if row is None:
-        raise NotFoundError(f"There is no job {job_id[:80]!r}; a job's id reads JOB-123 and comes with /start.")
+        raise no_job(job_id)
     job = job_of_row(row)
     rows = connection.execute(select(tasks).where(tasks.c.job_id == number).order_by(tasks.c.task_id))
     its_tasks = [task_of_row(row) for row in rows]
@@ -103,7 +103,8 @@ def plan_view(connection: Connection, plan: str) -> dict[str, Any]:
     Raises:
         NotFoundError: there is no such plan.
     """
-    known = versions(connection, plan).get(plan)
+    # No plan has a NUL in its name, and PostgreSQL does not even take the question.
+    known = None if "\0" in plan else versions(connection, plan).get(plan)
     if not known:
         raise NotFoundError(f"There is no plan {plan[:80]!r}; GET /plans lists them.")
     shown = next((version for version in known if version.in_force), known[-1])
@@ -120,6 +121,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "state": job.state,
         "priority": job.priority,
         "error": job.error,
+        "erased": job.is_erased,
         "created_at": format_time_ms(job.created_at),
         "updated_at": format_time_ms(job.updated_at),
     }

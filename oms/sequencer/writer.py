@@ -26,7 +26,7 @@ from oms.sequencer.command import Command
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.waiting import Parked, Waiting
-from oms.sequencer.wishes import is_about_task, is_busy, lock_wished
+from oms.sequencer.wishes import is_about_job, is_about_task, is_busy, lock_wished, lock_wished_jobs
 from oms.storage.store import RunAgainError, Store
 from oms.storage.tasks import see_workers, wake_due
 from oms.storage.transaction import Transaction
@@ -43,8 +43,11 @@ MAX_COMMANDS = 256
 MAX_QUEUED_COMMANDS = 10_000
 """How many may wait for the disk before new ones are refused with 503: at that depth they would wait for seconds."""
 LINGER_STEPS = 6
-LINGER_STEP_SEC = 0.0002
-"""Under load a transaction waits for more commands while they arrive: a fifth of a millisecond at a time."""
+LINGER_SHARE = 1 / 15
+MIN_LINGER_SEC = 0.0002
+MAX_LINGER_SEC = 0.002
+"""Under load a transaction waits for more commands while they arrive, in so many steps; each is a share of how long the
+last transaction took: where one costs more, gathering more into it is worth a longer wait."""
 SEEN_EVERY_MS = 10_000
 """How often at most a worker's poll is noted: an idle poll must not cost a write."""
 MAX_SEEN = 100_000
@@ -183,30 +186,35 @@ class Writer:
             command.answer([[]])
 
     def _work(self, number: int) -> None:
-        commands: list[Command] = []
+        linger_sec = 0.0
         ends = False
         while not ends:
-            commands, ends = self._collect(busy=len(commands) > 1)
+            commands, ends = self._collect(linger_sec)
+            began = time.perf_counter()
             if commands:
                 self._run(number, commands)
+            took_sec = time.perf_counter() - began
+            # Others shared the last transaction, so that more are on their way.
+            step_sec = min(max(took_sec * LINGER_SHARE, MIN_LINGER_SEC), MAX_LINGER_SEC)
+            linger_sec = step_sec if len(commands) > 1 else 0.0
 
-    def _linger(self) -> None:
+    def _linger(self, step_sec: float) -> None:
         """Let the loop's thread read the requests that are there: a larger transaction costs less for each."""
         arrived = -1
         for _ in range(LINGER_STEPS):
             if arrived == (arrived := self._queue.qsize()):
                 return
-            time.sleep(LINGER_STEP_SEC)
+            time.sleep(step_sec)
 
-    def _collect(self, *, busy: bool) -> tuple[list[Command], bool]:
+    def _collect(self, linger_sec: float) -> tuple[list[Command], bool]:
         """Wait for a command, and take with it all that have come by now; True when the end has come.
 
-        ``busy``: others shared the last transaction, so that more are on their way: linger while they arrive.
+        ``linger_sec``: for how long to wait for more at a time, while they arrive; 0 without load.
         """
         commands: list[Command] = []
         command = self._queue.get()
-        if busy:
-            self._linger()
+        if linger_sec:
+            self._linger(linger_sec)
         while command is not None and len(commands) < MAX_COMMANDS - 1:
             commands.append(command)
             try:
@@ -250,6 +258,7 @@ class Writer:
             now_ms = None if self._now_ms is None else self._now_ms()
             with self._store.begin(connection, now_ms=now_ms, writer=number) as tx:
                 lock_wished(tx, [wish for command in commands for wish in command.wishes if is_about_task(wish)])
+                lock_wished_jobs(tx, [wish for command in commands for wish in command.wishes if is_about_job(wish)])
                 again = [command for command in commands if is_busy(tx, command.wishes) and self._may_try(command)]
                 commands = [command for command in commands if command not in again] if again else commands
                 answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Connection, Engine, event
 
 from hmskit.sqlite import FileGuard
 from oms.storage.transaction import Dialect
@@ -23,6 +24,8 @@ class Database:
         dialect: what differs by database.
         guard: holds a file's lock; None where there is no file.
         warning: what an operator should know of its engine; None where all is well.
+        scrub: takes a writing connection after its commit and leaves no copy of replaced values in the database's
+            files, as far as that is ours to do; False where somebody still reads one: try again later.
     """
 
     url: URL
@@ -33,6 +36,7 @@ class Database:
     dialect: Dialect
     guard: FileGuard | None = None
     warning: str | None = None
+    scrub: Callable[[Connection], bool] = lambda _connection: True
 
     def lost(self) -> str | None:
         """Return why nothing written now would be kept; None while all is well. Cheap enough for every commit."""
@@ -45,7 +49,9 @@ class Database:
 
     def close(self) -> None:
         """Close every connection, the writing ones last, and give a file back."""
-        self.reader.dispose()
-        self.writer.dispose()
+        for engine in (self.reader, self.writer):
+            # The read of a request that was cancelled goes on in its thread, and gives its connection back only then.
+            event.listen(engine.pool, "checkin", lambda _driver, record: record.invalidate())
+            engine.dispose()
         if self.guard is not None:
             self.guard.close()

@@ -27,6 +27,7 @@ _LOCK_OF_TASKS = Prepared(
     .with_for_update(skip_locked=True),
     ["ids"],
 )
+_KNOWN = Prepared(select(jobs.c.job_id).where(in_list(jobs.c.job_id, bindparam("ids"))), ["ids"])
 _BY_REFERENCE = Prepared(select(jobs).where(in_list(jobs.c.reference, bindparam("references"))), ["references"])
 _OUTPUTS = Prepared(
     select(tasks.c.task_id, tasks.c.job_id, tasks.c.activity, tasks.c.output).where(
@@ -58,6 +59,15 @@ def lock_jobs(tx: Transaction, ids: Iterable[int]) -> None:
     if missing:
         for row in _LOCK.rows(tx.connection, tx.dialect.list_parameter(missing)):
             tx.jobs[row[0]] = job_of_row(row)
+
+
+def lock_named_jobs(tx: Transaction, ids: Iterable[int]) -> None:
+    """Read and lock jobs as `lock_jobs` does; those that another transaction has locked go into ``tx.busy_jobs``."""
+    ids = list(ids)
+    lock_jobs(tx, ids)
+    missing = [number for number in ids if number not in tx.jobs]
+    if missing and tx.dialect.is_shared:
+        tx.busy_jobs.update(row[0] for row in _KNOWN.rows(tx.connection, tx.dialect.list_parameter(missing)))
 
 
 def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:

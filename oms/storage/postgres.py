@@ -15,9 +15,7 @@ from sqlalchemy import (
     extract,
     func,
     literal_column,
-    null,
     select,
-    update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
@@ -28,10 +26,14 @@ from hmskit import postgres
 from hmskit.errors import CannotOpenError
 from hmskit.prepared import Prepared
 from oms.storage.database import Database
-from oms.storage.tables import NUMBERS, READY, jobs, lane_counts, tasks, workers
+from oms.storage.statements import add_counts, claim, see_worker
+from oms.storage.tables import NUMBERS, jobs, tasks
 from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
 
 READERS = 8
+COUNT_ROWS = ("SET seq_page_cost = 0.01", "SET random_page_cost = 0.01")
+"""For connections that read pages of a list: of two indexes in the page's order the planner is to take the one that
+reads fewer rows. By default it takes the one whose rows lie side by side, and may read those to the table's end."""
 MAX_NUMBERS_AT_ONCE = 256
 
 
@@ -74,17 +76,6 @@ _TAKE_NUMBERS = {
     )
     for name, sequence in NUMBERS.items()
 }
-_counts = insert(lane_counts).values({name: bindparam(name) for name in ("lane", "shard", "queued", "running")})
-_seen = insert(workers).values({name: bindparam(name) for name in ("lane", "worker", "last_seen")})
-# Task and job are locked as one, and nothing is waited for: a claim that holds tasks can then never wait for a verb
-# that holds their job and wants the tasks.
-_due = (
-    select(tasks.c.task_id)
-    .where(tasks.c.lane == bindparam("this_lane"), READY, job_is_free())
-    .order_by(tasks.c.priority.desc(), tasks.c.available_at, tasks.c.task_id)
-    .limit(bindparam("limit"))
-    .with_for_update(skip_locked=True)
-)
 
 
 def _now_ms(connection: Connection) -> int:
@@ -110,37 +101,9 @@ POSTGRES = Dialect(
     now_ms=_now_ms,
     next_number=_next_number,
     keep_numbers=_keep_numbers,
-    add_counts=Prepared(
-        _counts.on_conflict_do_update(
-            index_elements=["lane", "shard"],
-            set_={
-                "queued": lane_counts.c.queued + _counts.excluded.queued,
-                "running": lane_counts.c.running + _counts.excluded.running,
-            },
-        ),
-        ["lane", "shard", "queued", "running"],
-    ),
-    see_worker=Prepared(
-        _seen.on_conflict_do_update(index_elements=["lane", "worker"], set_={"last_seen": _seen.excluded.last_seen}),
-        ["lane", "worker", "last_seen"],
-    ),
-    claim=Prepared(
-        update(tasks)
-        .where(in_rows(tasks.c.task_id, _due.scalar_subquery()))
-        .values(
-            status=literal_column("'running'"),
-            attempt=tasks.c.attempt + literal_column("1"),
-            # Evaluated for each row, so that every attempt has a token of its own.
-            token=literal_column("replace(gen_random_uuid()::text, '-', '')"),
-            ended_by=null(),
-            worker=null(),
-            progress=null(),
-            note=null(),
-            lease_expires_at=bindparam("now", type_=BigInteger()) + tasks.c.lease_sec * literal_column("1000::bigint"),
-        )
-        .returning(*tasks.c),
-        ["now", "this_lane", "limit"],
-    ),
+    add_counts=add_counts(insert),
+    see_worker=see_worker(insert),
+    claim=claim(random_text="replace(gen_random_uuid()::text, '-', '')"),
     list_parameter=list,
 )
 
@@ -153,7 +116,7 @@ def open_server(url: URL, *, writers: int) -> Database:
     """
     url = url.set(drivername="postgresql+psycopg")
     writer = postgres.engine_of(url, connections=writers, application="oms", writes=True)
-    reader = postgres.engine_of(url, connections=READERS, application="oms", writes=False)
+    reader = postgres.engine_of(url, connections=READERS, application="oms", writes=False, session=COUNT_ROWS)
     database = Database(
         url=url, name=postgres.shown(url), writer=writer, reader=reader, writers=writers, dialect=POSTGRES
     )

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from sqlalchemy import URL, BigInteger, Connection, bindparam, literal_column, null, select, update
+from sqlalchemy import URL, Connection, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -16,8 +16,12 @@ from hmskit import sqlite
 from hmskit.errors import CannotOpenError
 from hmskit.prepared import Prepared
 from oms.storage.database import Database
-from oms.storage.tables import READY, lane_counts, sequences, tasks, workers
+from oms.storage.statements import add_counts, claim, see_worker
+from oms.storage.tables import sequences
 from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
+
+SCRUB_WAIT_MS = 250
+"""For how long the writing thread waits for readers who stand in the way of it: everybody else waits with it."""
 
 
 @compiles(in_list, "sqlite")
@@ -38,14 +42,6 @@ def _in_rows(element: in_rows, compiler: SQLCompiler, **options: Any) -> str:  #
     return f"{compiler.process(column, **options)} IN {compiler.process(rows, **options)}"
 
 
-_counts = insert(lane_counts).values({name: bindparam(name) for name in ("lane", "shard", "queued", "running")})
-_seen = insert(workers).values({name: bindparam(name) for name in ("lane", "worker", "last_seen")})
-_due = (
-    select(tasks.c.task_id)
-    .where(tasks.c.lane == bindparam("this_lane"), READY)
-    .order_by(tasks.c.priority.desc(), tasks.c.available_at, tasks.c.task_id)
-    .limit(bindparam("limit"))
-)
 _LAST_NUMBER = Prepared(select(sequences.c.value).where(sequences.c.name == bindparam("this_name")), ["this_name"])
 _KEEP_NUMBER = Prepared(
     update(sequences).where(sequences.c.name == bindparam("this_name")).values(value=bindparam("last")),
@@ -75,37 +71,9 @@ SQLITE = Dialect(
     now_ms=_now_ms,
     next_number=_next_number,
     keep_numbers=_keep_numbers,
-    add_counts=Prepared(
-        _counts.on_conflict_do_update(
-            index_elements=["lane", "shard"],
-            set_={
-                "queued": lane_counts.c.queued + _counts.excluded.queued,
-                "running": lane_counts.c.running + _counts.excluded.running,
-            },
-        ),
-        ["lane", "shard", "queued", "running"],
-    ),
-    see_worker=Prepared(
-        _seen.on_conflict_do_update(index_elements=["lane", "worker"], set_={"last_seen": _seen.excluded.last_seen}),
-        ["lane", "worker", "last_seen"],
-    ),
-    claim=Prepared(
-        update(tasks)
-        .where(in_rows(tasks.c.task_id, _due.scalar_subquery()))
-        .values(
-            status=literal_column("'running'"),
-            attempt=tasks.c.attempt + literal_column("1"),
-            # Evaluated for each row, so that every attempt has a token of its own.
-            token=literal_column("lower(hex(randomblob(16)))"),
-            ended_by=null(),
-            worker=null(),
-            progress=null(),
-            note=null(),
-            lease_expires_at=bindparam("now", type_=BigInteger()) + tasks.c.lease_sec * literal_column("1000"),
-        )
-        .returning(*tasks.c),
-        ["now", "this_lane", "limit"],
-    ),
+    add_counts=add_counts(insert),
+    see_worker=see_worker(insert),
+    claim=claim(random_text="lower(hex(randomblob(16)))"),
     list_parameter=json.dumps,
 )
 
@@ -119,9 +87,10 @@ def open_file(url: URL) -> Database:
     path = sqlite.database_path(url)
     warning = sqlite.check_version()
     guard = sqlite.FileGuard(path)
-    writer = sqlite.writer_engine(url)
+    writer = sqlite.writer_engine(url, overwrites=True)
     try:
-        writer.connect().close()
+        with writer.connect() as connection:
+            _scrub(connection)  # whoever was killed right after an erasure's commit left its log behind
         guard.opened()
     except BaseException as error:
         writer.dispose()
@@ -140,4 +109,11 @@ def open_file(url: URL) -> Database:
         dialect=SQLITE,
         guard=guard,
         warning=warning,
+        scrub=_scrub,
     )
+
+
+def _scrub(connection: Connection) -> bool:
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    return sqlite.empty_wal(driver, wait_ms=SCRUB_WAIT_MS)

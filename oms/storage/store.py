@@ -51,6 +51,7 @@ class Store:
         self.warning = database.warning
         self.plans = PlanCache()
         self._database = database
+        self._must_scrub = False
         # Where many write at once, each adds to rows of its own; that two share one costs them a wait, no more.
         self._first_shard = secrets.randbelow(COUNT_SHARDS) if self.is_shared else 0
 
@@ -92,9 +93,14 @@ class Store:
                 yield tx
                 tx.flush()
                 is_committing = True
+            # A reader may be in the way: then the next commit tries again, and there is one at least every minute.
+            self._must_scrub = self._must_scrub or tx.has_erased
+            if self._must_scrub:
+                self._must_scrub = not self._database.scrub(connection)
         except DBAPIError as error:
             if not is_committing and may_run_again(error):
-                raise RunAgainError(f"The database cannot take it now: {why_unavailable(error)}.") from error
+                reason = why_unavailable(error) or "another transaction took the same key"
+                raise RunAgainError(f"The database cannot take it now: {reason}.") from error
             raise _translated(error) from error
 
     @contextmanager
@@ -133,7 +139,7 @@ class Store:
                 revision = migrate.schema_revision(connection)
         except UnavailableError as error:
             return error.detail
-        if revision != SCHEMA_REVISION:
+        if not migrate.works_with(revision, own=SCHEMA_REVISION):
             return f"the schema is at {revision}, this release needs {SCHEMA_REVISION}: run 'oms migrate'"
         return None
 
@@ -179,7 +185,7 @@ def open_store(database_url: str, *, may_migrate: bool = True, writers: int = DE
     try:
         with store.connect_writer() as connection:
             revision = migrate.schema_revision(connection)
-        if revision != SCHEMA_REVISION:
+        if not migrate.works_with(revision, own=SCHEMA_REVISION):
             _bring_up_to_date(store, revision, may_migrate=may_migrate)
     except UnavailableError as error:
         store.close()

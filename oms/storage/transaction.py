@@ -148,10 +148,12 @@ class Transaction:
         outputs: by job number the outputs that were read here or given since, canonical JSON by activity.
         woken: by lane how many tasks became ready: who waits there may be served in this transaction.
         busy: tasks whose job another transaction works on at this moment.
+        busy_jobs: jobs that were asked for by their own number, and that another transaction works on.
         claimed: by lane how many tasks were handed out.
         contended: lanes where a claim came back short although tasks are ready: others hold them at this moment.
         has_woken_due: the waiting tasks whose time has come were made ready.
         recorded: how many events were recorded.
+        has_erased: values were destroyed: after the commit no copy of them may stay in the database's files.
         last_numbers: the last number given, of each sequence that was used here (SQLite).
         numbers: numbers that were taken and not given yet (PostgreSQL).
         numbers_taken: how many were last taken at once (PostgreSQL).
@@ -170,10 +172,12 @@ class Transaction:
     outputs: dict[int, dict[str, str]] = field(default_factory=dict)
     woken: Counter[str] = field(default_factory=Counter)
     busy: set[int] = field(default_factory=set)
+    busy_jobs: set[int] = field(default_factory=set)
     claimed: Counter[str] = field(default_factory=Counter)
     contended: set[str] = field(default_factory=set)
     has_woken_due: bool = False
     recorded: int = 0
+    has_erased: bool = False
     last_numbers: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, list[int]] = field(default_factory=dict)
     numbers_taken: dict[str, int] = field(default_factory=dict)

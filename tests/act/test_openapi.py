@@ -43,7 +43,16 @@ async def document_of(url: str) -> dict[str, Any]:
 def test_every_call_is_described_with_its_refusals(url: str) -> None:
     document = run(document_of(url))
     proofs = {"/checkpoint", "/tile/{level}/{index}", "/proof/inclusion", "/proof/consistency"}
-    assert set(document["paths"]) == {"/", "/events", "/stream", "/jobs/{job_id}", "/healthz", "/readyz", *proofs}
+    assert set(document["paths"]) == {
+        "/",
+        "/events",
+        "/stream",
+        "/export",
+        "/jobs/{job_id}",
+        "/healthz",
+        "/readyz",
+        *proofs,
+    }
     for path, methods in document["paths"].items():
         for method, call in methods.items():
             assert call["summary"], path

@@ -1,14 +1,16 @@
-"""The two services as processes, which can be killed and started again on the same files and ports."""
+"""The services as processes, which can be killed, stopped and started again on the same databases and ports."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +18,24 @@ from typing import Any, Literal
 import httpx
 
 ROOT = Path(__file__).parents[2]
-START_LIMIT_SEC = 30.0
+START_LIMIT_SEC = 60.0
 STOP_LIMIT_SEC = 10.0
 """The contract's: a stop takes no longer."""
 
 
+PORTS = range(15_000, 32_000)
+"""Below those that the system gives to outgoing connections: none of these takes a port while its service is down."""
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
 
 
@@ -37,19 +47,32 @@ def wait_until(condition: Callable[[], object], *, what: str, limit_sec: float =
         time.sleep(0.01)
 
 
+async def until(condition: Callable[[], Awaitable[object]], *, what: str, limit_sec: float = START_LIMIT_SEC) -> None:
+    """Wait until ``condition`` holds, which has to be asked for, or fail saying what did not come."""
+    try:
+        async with asyncio.timeout(limit_sec):
+            while not await condition():  # noqa: ASYNC110 - it is in another process
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"did not come within {limit_sec} s: {what}") from None
+
+
 class Served:
     """A service as a process.
 
     Attributes:
+        name: which service it is.
+        label: what tells it from others of that name.
         url: where it is.
         log: its standard output and error, of all its runs.
     """
 
-    def __init__(self, name: Literal["oms", "act"], folder: Path, **settings: Any) -> None:
+    def __init__(self, name: Literal["oms", "act"], folder: Path, *, label: str | None = None, **settings: Any) -> None:
         self.name = name
+        self.label = label or name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / f"{name}.log"
+        self.log = folder / f"{self.label}.log"
         self._folder = folder
         prefix = f"{name.upper()}_"
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMS_", "ACT_"))}
@@ -68,11 +91,17 @@ class Served:
                 stderr=subprocess.STDOUT,
             )
         if is_ready:
-            wait_until(self._answers, what=f"{self.name} is ready: {self.log.read_text()[-2000:]}")
+            wait_until(self._answers, what=f"{self.label} is ready")
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text()[-2000:]
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"{self.name} has ended: {self.log.read_text()[-2000:]}"
+        assert self.is_running, f"{self.label} has ended: {self.last_words()}"
+        return self._is_ready()
+
+    def _is_ready(self) -> bool:
         try:
             return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
         except httpx.HTTPError:
@@ -83,6 +112,11 @@ class Served:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives; it does, too, while it is stopped with SIGSTOP."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -107,7 +141,7 @@ class Served:
 
     def leave(self) -> None:
         """Kill it where it still runs."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             self.kill()
 
 

@@ -20,9 +20,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from oms.app import _watch_clock
-from tests.faults.services import ROOT, Served, free_port, serving, wait_until
+from tests.database import Database
+from tests.faults.services import ROOT, Served, free_port, serving, until, wait_until
 from tests.oms.fold import check_places, fold
-from tests.oms.support import Clock, event_rows, in_loop, running
+from tests.oms.support import Clock, Site, event_rows, in_loop, running
 
 PLAN = "id: single\nlanes: [only]\nsequence: [only]\n"
 NOBODY = "http://127.0.0.1:9"
@@ -66,7 +67,7 @@ def test_a_stop_answers_long_polls_with_nothing_and_ends_well_and_soon(folder: P
                 )
                 for number in range(20)
             ]
-            await until_async(_waits(http, 20))
+            await until(_waits(http, 20), what="all wait")
             oms.signal(signal.SIGTERM)
             began = time.monotonic()
             return await asyncio.gather(*polls), time.monotonic() - began
@@ -90,13 +91,6 @@ def test_a_second_signal_means_now_and_a_half_sent_request_holds_up_no_one(folde
         wait_until(lambda: not _listens(oms.port), what="it takes no more connections")
         oms.signal(signal.SIGINT)
         oms.end(limit_sec=5)
-
-
-async def until_async(holds: Callable[[], Awaitable[bool]], limit_sec: float = 15) -> None:
-    """Wait until a condition holds that has to be asked for."""
-    async with asyncio.timeout(limit_sec):
-        while not await holds():  # noqa: ASYNC110 - it is in another process
-            await asyncio.sleep(0.01)
 
 
 def _waits(http: httpx.AsyncClient, count: int) -> Callable[[], Awaitable[bool]]:
@@ -232,7 +226,7 @@ def test_a_full_disk_refuses_loses_nothing_and_works_again_when_there_is_room(fo
 @in_loop
 async def test_a_clock_that_jumps_loses_nothing(tmp_path: Path) -> None:
     clock = Clock()
-    async with running(tmp_path, clock=clock) as oms:
+    async with running(Site(tmp_path, Database("sqlite", f"sqlite:///{tmp_path / 'oms.db'}")), clock=clock) as oms:
         for number, jump_sec in enumerate((86_400, -2 * 86_400, 400 * 86_400, -399 * 86_400)):
             await oms.post("/start", {"plan": "single", "reference": f"before-{number}"})
             held = await oms.get("/pull", lane="only")

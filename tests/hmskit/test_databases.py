@@ -156,7 +156,6 @@ def test_the_wheels_server() -> None:
         assert database.rows("SHOW fsync") == [("off",)]
     databases.close()
     assert not folder.exists()
-    folder.with_name(f"{folder.name}.lock").unlink()
     with pytest.raises(psycopg.OperationalError):
         connect(server.url)
 

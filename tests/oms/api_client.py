@@ -25,6 +25,8 @@ CALLS = [
     ("POST", "/retry"),
     ("GET", "/jobs"),
     ("GET", "/jobs/{job_id}"),
+    ("GET", "/jobs/{job_id}/receipts"),
+    ("POST", "/jobs/{job_id}/erase"),
     ("GET", "/tasks"),
     ("GET", "/tasks/{task_id}"),
     ("GET", "/lanes"),

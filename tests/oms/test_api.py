@@ -396,6 +396,7 @@ def test_a_job_is_shown_with_its_tasks_and_outputs(oms: Client) -> None:
         "state": "running",
         "priority": 2,
         "error": None,
+        "erased": False,
         "created_at": "2025-11-22T14:05:09.123Z",
         "updated_at": "2025-11-22T14:05:11.123Z",
         "input": {"a": 1},
@@ -552,6 +553,25 @@ def test_all_that_json_can_say_is_taken_and_kept(oms: Client, body: bytes) -> No
     assert answer.status_code == 200, answer.text
     assert oms.http.post("/start", content=body).json()["created"] is False
     assert oms.get("/pull", lane="only")["payload"]["input"] == oms.get("/jobs/JOB-1")["input"]
+
+
+def test_an_error_may_hold_any_character(oms: Client) -> None:
+    """It is what a program said when it broke, and no database may refuse it."""
+    oms.start("T-1", "single")
+    task = oms.get("/pull", lane="only")
+    wish = {"task_id": task["task_id"], "token": task["token"], "error": "half a line\x00 and \U0001f642"}
+    failed = oms.post("/fail", wish)
+    assert failed["status"] == "queued"
+    assert oms.post("/fail", wish) == failed
+    assert oms.get("/tasks/TASK-1")["error"]["message"].startswith("half a line")
+
+
+def test_a_condition_with_a_character_that_no_text_holds_is_no_fault_of_ours(oms: Client) -> None:
+    plan = {"id": "odd", "lanes": ["a"], "sequence": [{"activity": "a", "when": "input.a == '\x00'"}]}
+    answer = oms.http.post("/plans", json=plan)
+    assert answer.status_code in (200, 422)
+    if answer.status_code == 200:
+        assert oms.start("T-1", "odd")["state"] == "failed"
 
 
 def test_a_body_that_comes_in_pieces_is_put_together(oms: Client) -> None:

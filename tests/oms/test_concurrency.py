@@ -263,15 +263,10 @@ def check_lanes(store: Store) -> None:
     database = Database("postgres", store.url.render_as_string(hide_password=False))
     counted = database.rows(
         "SELECT lane, count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running')"
-        " FROM tasks GROUP BY lane"
+        " FROM tasks WHERE status IN ('queued', 'running') GROUP BY lane"
     )
-    kept = {
-        lane: (queued, running)
-        for lane, queued, running in database.rows(
-            "SELECT lane, sum(queued), sum(running) FROM lane_counts GROUP BY lane"
-        )
-    }
-    assert {lane: (queued, running) for lane, queued, running in counted} == kept
+    kept = database.rows("SELECT lane, sum(queued), sum(running) FROM lane_counts GROUP BY lane")
+    assert sorted(counted) == sorted((lane, *counts) for lane, *counts in kept if any(counts))
 
 
 def test_a_place_that_is_taken_without_the_jobs_lock_is_taken_twice(store: Store, oms_database: Database) -> None:

@@ -1,0 +1,345 @@
+"""Compare OMS with the ledger: what the events add up to is what OMS's tables say, and every receipt is kept.
+
+Both may be at work meanwhile. OMS shows a job as its event number ``seq`` left it, and the receipts of its events, all
+of one moment; the ledger is read after that. So the first ``seq`` events must add up to just this, and what has come
+since is no difference. Events that ACT does not have yet, and has not acknowledged, are waited for.
+
+Over HTTP only: OMS's ``/jobs`` and ``/jobs/{id}/receipts``, ACT's ``/export``. A job's receipts are held at a time, and
+what is compared at once is a few jobs: memory does not grow with the number of jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from act.contract import EVENT, entry_bytes, leaf_hash
+from act.domain.entry import Entry
+from act.domain.fold import JobFold
+from act.domain.posted import facts_of
+
+AT_ONCE = 8
+"""How many jobs are compared at once."""
+JOBS_PAGE = 1_000
+RECEIPTS_PAGE = 10_000
+TIMEOUT_SEC = 60.0
+LOOK_AGAIN_SEC = 0.2
+MAX_TRIES = 5
+TRY_AGAIN_SEC = 1.0
+
+Task = tuple[str, str, str, int]
+"""Activity, lane, status and attempt."""
+
+
+class ReconcileError(Exception):
+    """The two cannot be compared; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What OMS holds of one event: the digest of its bytes, and ACT's receipt, where it has one."""
+
+    sha256: str
+    delivered: bool
+    index: int | None
+    leaf_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """A job as OMS shows it, at its event number ``seq``; what it holds of each event, by its number."""
+
+    seq: int
+    state: str
+    tasks: dict[str, Task]
+    held: dict[int, Held]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a comparison came to.
+
+    Attributes:
+        jobs: how many were compared.
+        events: how many events they have.
+        left: how many left OMS meanwhile.
+        differences: in how many places the two differ; each was reported.
+        waiting: jobs that could not be compared: ACT did not get their events in time.
+    """
+
+    jobs: int = 0
+    events: int = 0
+    left: int = 0
+    differences: int = 0
+    waiting: list[str] = field(default_factory=list)
+
+
+async def reconcile(
+    oms_url: str,
+    act_url: str,
+    *,
+    wait_sec: float,
+    on_difference: Callable[[str], None],
+    on_progress: Callable[[int, int], None],
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Outcome:
+    """Compare every job that OMS keeps.
+
+    Args:
+        oms_url: of a running OMS.
+        act_url: of a running ACT.
+        wait_sec: for how long a job's events are waited for.
+        on_difference: told each difference, in words.
+        on_progress: told how many jobs are compared, and of about how many.
+        transport: an httpx transport of one's own.
+
+    Raises:
+        ReconcileError: one of them cannot be reached, or is something else.
+    """
+    outcome = Outcome()
+    timeout = httpx.Timeout(TIMEOUT_SEC, connect=5.0)
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False, transport=transport) as http:
+        oms, act = _Oms(http, oms_url.rstrip("/")), _Act(http, act_url.rstrip("/"))
+        waiting: asyncio.Queue[str | None] = asyncio.Queue(maxsize=2 * AT_ONCE)
+        newest = 0
+
+        async def compare() -> None:
+            while (job_id := await waiting.get()) is not None:
+                for difference in await _compare(oms, act, job_id, outcome, wait_sec=wait_sec):
+                    outcome.differences += 1
+                    on_difference(difference)
+                on_progress(outcome.jobs + outcome.left, max(newest, outcome.jobs))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(compare())
+                async for job_id in oms.jobs():
+                    newest = newest or int(job_id.removeprefix("JOB-"))
+                    await waiting.put(job_id)
+                for _ in range(AT_ONCE):
+                    await waiting.put(None)
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+    on_progress(outcome.jobs, outcome.jobs)
+    return outcome
+
+
+async def _compare(oms: _Oms, act: _Act, job_id: str, outcome: Outcome, *, wait_sec: float) -> list[str]:
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + wait_sec
+    while True:
+        stands = await oms.stands(job_id)
+        if stands is None:
+            outcome.left += 1
+            return []
+        told = _Told(job_id, stands)
+        async for entry, raw, leaf in act.entries(job_id):
+            told.take(entry, raw, leaf)
+        if not told.is_behind:
+            break
+        if loop.time() > give_up_at:
+            outcome.jobs += 1
+            outcome.waiting.append(job_id)
+            return told.differences
+        await asyncio.sleep(LOOK_AGAIN_SEC)
+    outcome.jobs += 1
+    outcome.events += stands.seq
+    differences = told.end()
+    if told.last > stands.seq:
+        now = await oms.stands(job_id)  # read after the ledger: what the ledger had then, OMS must have now
+        if now is not None and now.seq < told.last:
+            differences.append(f"{job_id}.{now.seq + 1}: the ledger has this event, and OMS does not")
+    return differences
+
+
+class _Told:
+    """What the ledger tells of a job, held against what OMS holds; it takes the job's entries in their order."""
+
+    def __init__(self, job_id: str, stands: Stands) -> None:
+        self._job_id = job_id
+        self._stands = stands
+        self._fold = JobFold(job_id)
+        self.last = 0
+        self.differences: list[str] = []
+
+    @property
+    def is_behind(self) -> bool:
+        """The ledger lacks events, and has acknowledged none of these: they are under way."""
+        lacking = range(self.last + 1, self._stands.seq + 1)
+        return bool(lacking) and not any(self._stands.held[seq].delivered for seq in lacking)
+
+    def take(self, entry: Entry, raw: bytes, leaf: bytes) -> None:
+        """Hold the next entry against what OMS has of it."""
+        self.last += 1
+        name = f"{self._job_id}.{self.last}"
+        if entry.event_id != name:
+            self.differences.append(f"{name}: the ledger has {entry.event_id} in its place")
+        if self.last > self._stands.seq:
+            return
+        self._fold.take([entry])
+        held = self._stands.held[self.last]
+        if held.sha256 != hashlib.sha256(raw).hexdigest():
+            self.differences.append(f"{name}: the ledger has other bytes than OMS")
+        if held.delivered and (held.index, held.leaf_hash) != (entry.idx, leaf.hex()):
+            self.differences.append(
+                f"{name}: OMS holds a receipt for the index {held.index} with the leaf hash {held.leaf_hash}; "
+                f"the ledger has it at {entry.idx} with {leaf.hex()}"
+            )
+
+    def end(self) -> list[str]:
+        """Return the differences, after the last entry."""
+        stands, found = self._stands, self.differences
+        if self.last < stands.seq:
+            lost = next(seq for seq in range(self.last + 1, stands.seq + 1) if stands.held[seq].delivered)
+            index = stands.held[lost].index
+            return [*found, f"{self._job_id}.{lost}: ACT acknowledged it for the index {index}, and does not have it"]
+        folded = self._fold.body()
+        if folded["state"] != stands.state:
+            found.append(f"{self._job_id}: OMS says {stands.state}, the ledger {folded['state']}")
+        there = {task["task_id"]: _task(task) for task in folded["tasks"]}
+        for task_id in sorted(stands.tasks.keys() | there.keys()):
+            if stands.tasks.get(task_id) != there.get(task_id):
+                here, said = _words(stands.tasks.get(task_id)), _words(there.get(task_id))
+                found.append(f"{self._job_id}: OMS says {task_id} is {here}, the ledger {said}")
+        return found
+
+
+class _Oms:
+    """Reads OMS."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self._http = http
+        self._url = url
+
+    async def jobs(self) -> AsyncIterator[str]:
+        """Yield every job that there was at the start, the newest first."""
+        query: dict[str, str] = {"limit": str(JOBS_PAGE)}
+        while True:
+            page = await self._get("/jobs", query)
+            with _understood(self._url):
+                job_ids = [str(item["job_id"]) for item in page["items"]]
+                cursor = page["next_cursor"]
+            for job_id in job_ids:
+                yield job_id
+            if cursor is None:
+                return
+            query["cursor"] = cursor
+
+    async def stands(self, job_id: str) -> Stands | None:
+        """Return how the job stands; None where OMS keeps it no more."""
+        path = f"/jobs/{quote(job_id, safe='')}/receipts"
+        first = page = await self._get(path, {"limit": str(RECEIPTS_PAGE)})
+        if first is None:
+            return None
+        with _understood(self._url):
+            items = list(first["items"])
+            while page["next_cursor"] is not None:
+                page = await self._get(path, {"limit": str(RECEIPTS_PAGE), "cursor": page["next_cursor"]})
+                if page is None:
+                    return None
+                items += page["items"]
+            return _stands(first, items)
+
+    async def _get(self, path: str, query: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON
+        for tries_left in reversed(range(MAX_TRIES)):
+            try:
+                answer = await self._http.get(self._url + path, params=query)
+            except httpx.HTTPError as error:
+                raise _no_answer("OMS", self._url, error) from error
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not tries_left:
+                break
+            await asyncio.sleep(TRY_AGAIN_SEC)
+        if answer.status_code == httpx.codes.NOT_FOUND and path.endswith("/receipts"):
+            return None
+        if answer.status_code != httpx.codes.OK:
+            raise ReconcileError(f"{self._url}{path} answered {answer.status_code}: is this the address of OMS?")
+        with _understood(self._url):
+            return answer.json()
+
+
+class _Act:
+    """Reads ACT."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self._http = http
+        self._url = url
+
+    async def entries(self, job_id: str) -> AsyncIterator[tuple[Entry, bytes, bytes]]:
+        """Yield the job's entries, the bytes of their events, and their leaf hashes, made anew from these bytes."""
+        query = {"format": "cloudevents", "job": job_id}
+        for tries_left in reversed(range(MAX_TRIES)):
+            try:
+                async with self._http.stream("GET", f"{self._url}/export", params=query) as answer:
+                    if answer.status_code == httpx.codes.NOT_FOUND:
+                        await answer.aread()
+                        if "no event of" in answer.text:
+                            return
+                    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and tries_left:
+                        await asyncio.sleep(TRY_AGAIN_SEC)
+                        continue
+                    if answer.status_code != httpx.codes.OK:
+                        raise ReconcileError(
+                            f"{self._url}/export answered {answer.status_code}: is this the address of ACT?"
+                        )
+                    is_header = True
+                    async for line in answer.aiter_lines():
+                        if not is_header:
+                            with _understood(self._url):
+                                read = _entry(line)
+                            yield read
+                        is_header = False
+                    return
+            except httpx.HTTPError as error:
+                raise _no_answer("ACT", self._url, error) from error
+
+
+def _stands(first: dict[str, Any], items: list[dict[str, Any]]) -> Stands:
+    """Raises: KeyError, TypeError, ValueError."""
+    held = {
+        int(item["event_id"].rpartition(".")[2]): Held(
+            item["event_sha256"], item["delivered"], item["index"], item["leaf_hash"]
+        )
+        for item in items
+    }
+    seq = int(first["seq"])
+    if not held.keys() >= set(range(1, seq + 1)):
+        raise ValueError("an event is missing")
+    return Stands(seq, first["state"], {task["task_id"]: _task(task) for task in first["tasks"]}, held)
+
+
+def _entry(line: str) -> tuple[Entry, bytes, bytes]:
+    """Raises: KeyError, TypeError, ValueError."""
+    fields = json.loads(line)
+    raw = fields["event"].encode()
+    entry = Entry(fields["index"], fields["received_us"], **facts_of(EVENT.validate_json(raw)))
+    return entry, raw, leaf_hash(entry_bytes(fields["received_us"], raw))
+
+
+def _task(task: dict[str, Any]) -> Task:
+    return task["activity"], task["lane"], task["status"], task["attempt"]
+
+
+def _words(task: Task | None) -> str:
+    return "not there" if task is None else "{} in {}, {}, attempt {}".format(*task)
+
+
+@contextmanager
+def _understood(url: str) -> Iterator[None]:
+    """Raises: ReconcileError: an answer that is read in the block has another shape than it should."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReconcileError(f"{url} answered what cannot be read ({error}): is this the right address?") from error
+
+
+def _no_answer(who: str, url: str, error: httpx.HTTPError) -> ReconcileError:
+    return ReconcileError(f"{who} at {url} gave no answer: {error or type(error).__name__}")

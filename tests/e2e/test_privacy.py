@@ -1,0 +1,199 @@
+"""What is planted in a job's values is found nowhere but in OMS's database, and nowhere at all once it is erased."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from oms.demo.ledger import wait_until_delivered
+from oms.demo.pair import Pair
+from oms.worker import OmsClient
+from tests.e2e.conftest import LIMIT_SEC, ROOT
+
+PLANTED = {
+    "input": "planted-input-b7f1",
+    "output": "planted-output-b7f2",
+    "message": "planted-message-b7f3",
+    "note": "planted-note-b7f4",
+    "condition": "planted-condition-b7f5",
+    "refused": "planted-refused-b7f6",
+}
+WITH_VALUES = ("/jobs", "/jobs/JOB-1", "/jobs/JOB-2", "/tasks", "/tasks/TASK-1")
+OMS_PAGES = (*WITH_VALUES, "/jobs/JOB-1/receipts", "/lanes", "/plans", "/readyz")
+ACT_PAGES = (
+    "/stream",
+    "/stream?view=latest",
+    "/stream?job=JOB-1",
+    "/jobs/JOB-1",
+    "/jobs/JOB-2",
+    "/readyz",
+    *(f"/export?format={name}" for name in ("cloudevents", "ocel2", "csv")),
+)
+
+
+@pytest.fixture
+def plans(tmp_path: Path) -> Path:
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    (folder / "plain.plan.yaml").write_text(
+        "id: plain\n"
+        "lanes: [read, check]\n"
+        "sequence:\n"
+        "  - {activity: read, output_schema: {type: object, required: [text]}}\n"
+        "  - check\n"
+        "retry_policy: {attempts: 2, backoff_sec: 0}\n"
+    )
+    (folder / "choosy.plan.yaml").write_text(
+        "id: choosy\nlanes: [read, check]\nsequence: [read, {activity: check, when: outputs.read.score > 3}]\n"
+    )
+    return folder
+
+
+def plant(url: str) -> None:
+    """Put a planted value wherever a job can hold one, and end both jobs."""
+    with httpx.Client(base_url=url) as oms:
+
+        def post(path: str, body: dict[str, Any], status: int = 200) -> None:
+            answer = oms.post(path, json=body)
+            assert answer.status_code == status, answer.text
+
+        def pull(lane: str) -> dict[str, Any]:
+            task: dict[str, Any] = oms.get("/pull", params={"lane": lane, "worker": "w-1"}).json()
+            return {"task_id": task["task_id"], "token": task["token"]}
+
+        post("/start", {"plan": "plain", "reference": "T-1", "input": {"name": PLANTED["input"]}})
+        post("/start", {"plan": "plain", "reference": "T-1", "input": {"name": PLANTED["refused"]}}, 409)
+        task = pull("read")
+        post("/heartbeat", {**task, "progress": 0.5, "note": PLANTED["note"]})
+        post("/complete", {**task, "output": {"other": PLANTED["refused"]}}, 422)
+        post("/complete", {**task, "output": {"text": PLANTED["output"]}})
+        for _ in range(2):
+            task = pull("check")
+            post("/heartbeat", {**task, "note": PLANTED["note"]})
+            post("/fail", {**task, "error": {"type": "unreadable", "message": PLANTED["message"]}})
+        post("/start", {"plan": "choosy", "reference": "T-2", "input": {}})
+        post("/complete", {**pull("read"), "output": {"score": PLANTED["condition"]}})
+        assert [job["state"] for job in oms.get("/jobs").json()["items"]] == ["failed", "failed"]
+
+
+def found_in(texts: dict[str, bytes]) -> dict[str, list[str]]:
+    """Return which planted values stand in which text."""
+    marks = {name: [kind for kind, mark in PLANTED.items() if mark.encode() in text] for name, text in texts.items()}
+    return {name: kinds for name, kinds in marks.items() if kinds}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pages(pair: Pair) -> dict[str, bytes]:
+    """Return every page of both services, and the live stream's beginning."""
+    found = {}
+    for url, paths in ((pair.oms_url, OMS_PAGES), (pair.act_url, ACT_PAGES)):
+        for path in paths:
+            answer = httpx.get(url + path)
+            assert answer.status_code == 200, path
+            found[path] = answer.content
+    with httpx.stream("GET", f"{pair.act_url}/stream?follow=true") as live:
+        received = b""
+        for chunk in live.iter_bytes():
+            received += chunk
+            if b'"status":"failed"' in received:
+                break
+    return {**found, "live": received}
+
+
+def act(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command of ACT's."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMS_", "ACT_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "act", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_values_stay_in_oms_until_they_are_erased_and_are_nowhere_then(tmp_path: Path, plans: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    kept = set(PLANTED) - {"refused"}
+    with Pair(data, plans) as pair, OmsClient(pair.oms_url) as oms:
+        plant(pair.oms_url)
+        assert wait_until_delivered(oms, limit_sec=LIMIT_SEC)
+        there = found_in(files(data))
+        assert {name for name in there if not name.startswith("oms.db")} == set(), there
+        assert {kind for kinds in there.values() for kind in kinds} >= kept, "planted for nothing"
+        shown = found_in(pages(pair))
+        assert shown.keys() <= set(WITH_VALUES), shown
+
+        for job_id in ("JOB-1", "JOB-2"):
+            answer = httpx.post(f"{pair.oms_url}/jobs/{job_id}/erase", json={"reason": "asked for"})
+            assert answer.json() == {"job_id": job_id, "state": "failed"}
+        assert wait_until_delivered(oms, limit_sec=LIMIT_SEC)
+        assert found_in(files(data)) == {}
+        assert found_in(pages(pair)) == {}
+        compared = act("reconcile", pair.oms_url, pair.act_url)
+        assert compared.returncode == 0, compared.stderr
+    assert found_in(files(data)) == {}, "a stop writes nothing of it either"
+
+
+# The commands, on the same pair.
+
+
+def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    with Pair(data, plans) as pair, OmsClient(pair.oms_url) as oms:
+        plant(pair.oms_url)
+        assert wait_until_delivered(oms, limit_sec=LIMIT_SEC)
+
+        same = act("reconcile", pair.oms_url, pair.act_url)
+        assert same.returncode == 0, same.stderr
+        size = httpx.get(f"{pair.act_url}/readyz").json()["size"]
+        assert same.stdout.decode().startswith(f"act: 2 jobs with {size} events: OMS and the ledger say the same")
+
+        wrong = act("reconcile", pair.act_url, pair.act_url)
+        assert (wrong.returncode, wrong.stdout) == (1, b"")
+        assert b"is this the address of OMS?" in wrong.stderr
+        assert act("reconcile", "oms", "act").returncode == 2
+
+        by_http = {}
+        for name in ("cloudevents", "ocel2", "csv"):
+            target = tmp_path / f"http.{name}"
+            done = act("export", "--from", pair.act_url, "--format", name, "-o", str(target))
+            assert done.returncode == 0, done.stderr
+            by_http[name] = target.read_bytes()
+            assert by_http[name] == httpx.get(f"{pair.act_url}/export?format={name}").content
+        beside = json.loads((tmp_path / "http.csv.header.json").read_text())
+        assert beside == {"act_export": 1, "origin": "act", "checkpoint": None, "format": "csv", "size": size}
+        assert len(list(csv.reader(io.StringIO(by_http["csv"].decode())))) == size + 1
+
+        used = act("export", "--from", f"sqlite:///{data / 'act.db'}", "-o", str(tmp_path / "used"))
+        assert used.returncode == 1
+        assert b"name the running service" in used.stderr
+        for arguments in (("--job", "JOB-9"), ("--format", "xes"), ("--since", "yesterday")):
+            refused = act("export", "--from", pair.act_url, *arguments, "-o", str(tmp_path / "used"))
+            assert refused.returncode == 1, arguments
+            assert refused.stderr.count(b"\n") < 8, "no traceback"
+        assert not list(tmp_path.glob("used*"))
+
+    database = f"sqlite:///{data / 'act.db'}"
+    for name, content in by_http.items():
+        done = act("export", "--from", database, "--format", name)
+        assert (done.returncode, done.stdout) == (0, content), done.stderr
+    assert act("export", "--from", database, "--job", "JOB-9").returncode == 1
+    gone = act("export", "--from", "http://127.0.0.1:9", "-o", str(tmp_path / "used"))
+    assert gone.returncode == 1
+    assert b"gave no answer" in gone.stderr

@@ -1,0 +1,369 @@
+"""`act reconcile`: silent where the two agree, also under load; and it names what somebody changed on either side."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from act import reconcile as module
+from act.client import LedgerClient
+from act.reconcile import Outcome, ReconcileError, reconcile
+from oms.app import create_app
+from oms.storage import postgres
+from oms.storage.store import open_store
+from tests.act.support import event
+from tests.act.support import running as running_act
+from tests.database import Database
+from tests.databases import NewDatabase
+from tests.oms.support import LIMIT_SEC, RENEWAL, SINGLE, Clock, Site, make_settings, until
+
+
+class Network(httpx.AsyncBaseTransport):
+    """Leads to the services of this process by the names of their hosts; a cut one refuses."""
+
+    def __init__(self) -> None:
+        self.to: dict[str, httpx.AsyncBaseTransport] = {}
+        self.is_cut = False
+        self.on_request: Callable[[httpx.Request], Awaitable[None]] | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.on_request is not None:
+            await self.on_request(request)
+        if self.is_cut and request.method == "POST" and request.url.host == "act":
+            raise httpx.ConnectError("cut", request=request)
+        if request.url.host not in self.to:
+            raise httpx.ConnectError("nobody listens", request=request)
+        return await self.to[request.url.host].handle_async_request(request)
+
+
+@dataclass
+class TwoServices:
+    """OMS and ACT, and what compares them."""
+
+    oms: httpx.AsyncClient
+    network: Network
+    databases: dict[str, Database]
+    found: list[str] = field(default_factory=list)
+    seen: list[tuple[int, int]] = field(default_factory=list)
+
+    async def reconcile(self, *, wait_sec: float = 5.0) -> Outcome:
+        self.found.clear()
+        return await reconcile(
+            "http://oms",
+            "http://act",
+            wait_sec=wait_sec,
+            on_difference=self.found.append,
+            on_progress=lambda done, of: self.seen.append((done, of)),
+            transport=self.network,
+        )
+
+    async def post(self, path: str, body: Any) -> Any:
+        answer = await self.oms.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def work(self, lane: str, body: dict[str, Any] | None = None, *, verb: str = "complete") -> bool:
+        """Take a task of a lane and do something to it; False where there is none."""
+        task = (await self.oms.get("/pull", params={"lane": lane, "worker": "w-1"})).json()
+        if task is not None:
+            await self.post(f"/{verb}", {"task_id": task["task_id"], "token": task["token"], **(body or {})})
+        return task is not None
+
+    async def delivered(self) -> None:
+        """Wait until ACT has all events."""
+        async with asyncio.timeout(LIMIT_SEC):
+            while (await self.oms.get("/readyz")).json()["relay"]["pending"]:  # noqa: ASYNC110 - seen over HTTP only
+                await asyncio.sleep(0.01)
+
+    def tamper(self, service: str, statement: str) -> None:
+        """Change a database as whoever has it can."""
+        database = self.databases[service]
+        if service == "act":
+            if database.kind == "sqlite":
+                for (name,) in database.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+                    database.rows(f'DROP TRIGGER "{name}"')
+            else:
+                database.rows("ALTER TABLE events DISABLE TRIGGER ALL")
+        database.rows(statement)
+
+
+@pytest.fixture(autouse=True)
+def single_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let PostgreSQL give numbers one by one: these tests call jobs by their names."""
+    monkeypatch.setattr(postgres, "MAX_NUMBERS_AT_ONCE", 1)
+
+
+@asynccontextmanager
+async def two_services(new_database: NewDatabase, folder: Path) -> AsyncIterator[TwoServices]:
+    databases = {"oms": new_database("oms"), "act": new_database("act")}
+    network = Network()
+    async with running_act(databases["act"].url) as act:
+        network.to["act"] = httpx.ASGITransport(act.app)
+        chosen = make_settings(Site(folder, databases["oms"]))
+        store = open_store(chosen.database_url)
+        app = create_app(chosen, store, ledger=LedgerClient("http://act", transport=network), now_ms=Clock())
+        network.to["oms"] = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=network, base_url="http://oms") as oms,
+        ):
+            both = TwoServices(oms, network, databases)
+            for plan in (RENEWAL, SINGLE):
+                await both.post("/plans", plan)
+            yield both
+
+
+async def some_history(both: TwoServices) -> None:
+    """Let jobs be in every state: waiting, held, tried again, moved, done, failed, erased."""
+    await both.post("/start", [{"plan": "renewal", "reference": f"T-{n}", "input": {"n": n}} for n in range(1, 9)])
+    await both.work("extract", {"output": {"a": 1}})
+    await both.work("extract", {"error": "x"}, verb="fail")
+    await both.work("extract", {"error": "x", "retryable": False}, verb="fail")
+    await both.work("extract", verb="release")
+    await both.post("/jobs/JOB-3/erase", {"reason": "asked for"})
+    await both.oms.get("/pull", params={"lane": "extract"})
+    await both.post("/reroute", {"task_id": "TASK-8", "new_lane": "verify"})
+    await both.post("/start", {"plan": "single", "reference": "S"})
+    await both.work("only", {"output": {}})
+    await both.delivered()
+
+
+def test_two_that_agree_have_no_differences(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            outcome = await both.reconcile()
+            assert both.found == []
+            assert (outcome.jobs, outcome.left, outcome.differences, outcome.waiting) == (9, 0, 0, [])
+            assert outcome.events == both.databases["act"].count("events")
+            assert both.seen[-1] == (9, 9)
+
+    asyncio.run(scenario())
+
+
+def test_a_service_without_a_job_agrees(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            assert (await both.reconcile()).jobs == 0
+
+    asyncio.run(scenario())
+
+
+def test_it_goes_over_every_page(new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOBS_PAGE", 2)
+    monkeypatch.setattr(module, "RECEIPTS_PAGE", 2)
+
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            outcome = await both.reconcile()
+            assert (both.found, outcome.jobs) == ([], 9)
+
+    asyncio.run(scenario())
+
+
+def copy(table: str, column: str, source: tuple[str, int], target: tuple[str, int]) -> str:
+    """Return the statement that puts one event's value in the place of another's."""
+    value = f"SELECT {column} FROM {table} WHERE stream = '{source[0]}' AND seq = {source[1]}"
+    return f"UPDATE {table} SET {column} = ({value}) WHERE stream = '{target[0]}' AND seq = {target[1]}"
+
+
+TAMPERED = {
+    "a job's state": ("oms", "UPDATE jobs SET state = 'done' WHERE job_id = 2", "JOB-2: OMS says done, the ledger"),
+    "a task's status": ("oms", "UPDATE tasks SET status = 'done' WHERE task_id = 5", "TASK-5 is extract in extract, d"),
+    "a task's lane": ("oms", "UPDATE tasks SET lane = 'print' WHERE task_id = 8", "TASK-8 is extract in print"),
+    "an attempt": ("oms", "UPDATE tasks SET attempt = 7 WHERE task_id = 1", "attempt 7, the ledger"),
+    "a task that is gone": ("oms", "DELETE FROM tasks WHERE task_id = 6", "TASK-6 is not there, the ledger extract in"),
+    "an event that OMS rewrote": (
+        "oms",
+        copy("outbox", "body", ("JOB-2", 1), ("JOB-1", 3)),
+        "JOB-1.3: the ledger has other bytes than OMS",
+    ),
+    "a receipt's index": (
+        "oms",
+        copy("outbox", "ledger_index", ("JOB-4", 1), ("JOB-4", 2)),
+        "JOB-4.2: OMS holds a receipt for the index",
+    ),
+    "a receipt's leaf hash": (
+        "oms",
+        copy("outbox", "leaf_hash", ("JOB-4", 1), ("JOB-4", 2)),
+        "JOB-4.2: OMS holds a receipt for the index",
+    ),
+    "an entry that ACT rewrote": (
+        "act",
+        copy("events", "entry", ("JOB-5", 1), ("JOB-5", 2)),
+        "JOB-5.2: the ledger has JOB-5.1 in its place",
+    ),
+    "an acknowledged event that ACT lost": (
+        "act",
+        "DELETE FROM events WHERE stream = 'JOB-9' AND seq = 5",
+        "JOB-9.5: ACT acknowledged it for the index",
+    ),
+    "a job that ACT lost": ("act", "DELETE FROM events WHERE stream = 'JOB-6'", "JOB-6.1: ACT acknowledged it"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_somebody_changed_is_named(new_database: NewDatabase, tmp_path: Path, what: str) -> None:
+    service, statement, says = TAMPERED[what]
+
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            both.tamper(service, statement)
+            outcome = await both.reconcile(wait_sec=0)
+            assert [difference for difference in both.found if says in difference], both.found
+            jobs = {difference.partition(":")[0].partition(".")[0] for difference in both.found}
+            assert len(jobs) == 1, "all other jobs agree"
+            assert outcome.differences == len(both.found)
+            assert outcome.waiting == []
+
+    asyncio.run(scenario())
+
+
+def test_an_event_that_oms_never_sent_is_named(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            forged = event("JOB-9", 6, entity="job", status="failed")
+            answer = await both.oms.post("http://act/events", content=b"[" + forged + b"]")
+            assert answer.status_code == 200, answer.text
+            await both.reconcile()
+            assert both.found == ["JOB-9.6: the ledger has this event, and OMS does not"]
+
+    asyncio.run(scenario())
+
+
+def test_events_under_way_are_waited_for(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            both.network.is_cut = True
+            await both.work("extract", {"output": {}})
+            outcome = await both.reconcile(wait_sec=0)
+            assert (both.found, outcome.waiting) == ([], ["JOB-5"])
+            comparing = asyncio.create_task(both.reconcile(wait_sec=20))
+            await asyncio.sleep(module.LOOK_AGAIN_SEC)
+            assert not comparing.done()
+            both.network.is_cut = False
+            assert (await comparing).waiting == []
+            assert both.found == []
+
+    asyncio.run(scenario())
+
+
+def test_it_finds_nothing_while_both_are_at_work(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        chance = random.Random(11)
+        async with two_services(new_database, tmp_path) as both:
+            over = asyncio.Event()
+            done = 0
+
+            async def start() -> None:
+                for number in range(10_000):
+                    if over.is_set():
+                        return
+                    await both.post("/start", {"plan": "renewal", "reference": f"W-{number}"})
+                    await asyncio.sleep(0.01)
+
+            async def work(lane: str) -> None:
+                nonlocal done
+                while not over.is_set():
+                    verb = chance.choice(["complete", "complete", "complete", "release", "fail"])
+                    body: dict[str, Any] = {"output": {}} if verb == "complete" else {}
+                    if verb == "fail":
+                        body = {"error": "x", "retryable": chance.random() < 0.5}
+                    done += await both.work(lane, body, verb=verb)
+                    await asyncio.sleep(0)
+
+            crew = [asyncio.create_task(start()), *(asyncio.create_task(work(lane)) for lane in ("extract", "verify"))]
+            await until(lambda: done > 10, what="some work")
+            compared = 0
+            for _ in range(6):
+                before = done
+                outcome = await both.reconcile(wait_sec=20)
+                assert (both.found, outcome.waiting) == ([], [])
+                compared += outcome.jobs
+                await until(lambda before=before: done > before, what="work goes on")  # type: ignore[misc]
+            over.set()
+            await asyncio.gather(*crew)
+            assert compared > 30
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_between_the_two_reads_is_no_difference(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            moved = False
+
+            async def move(request: httpx.Request) -> None:
+                """Let a job go on, after OMS was asked for it and before the ledger is."""
+                nonlocal moved
+                if not moved and request.url.path == "/export" and request.url.params["job"] == "JOB-5":
+                    moved = True
+                    assert await both.work("extract", {"output": {}})
+                    await both.delivered()
+
+            both.network.on_request = move
+            outcome = await both.reconcile()
+            assert moved
+            assert (both.found, outcome.jobs, outcome.waiting) == ([], 9, [])
+            assert outcome.events < both.databases["act"].count("events")
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_leaves_meanwhile_is_no_difference(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+
+            async def forget(request: httpx.Request) -> None:
+                if request.url.path == "/jobs/JOB-9/receipts":
+                    for table in ("jobs", "tasks"):
+                        both.databases["oms"].rows(f"DELETE FROM {table} WHERE job_id = 9")
+
+            both.network.on_request = forget
+            outcome = await both.reconcile()
+            assert (both.found, outcome.jobs, outcome.left) == ([], 8, 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("oms_url", "act_url", "says"),
+    [
+        ("http://nobody", "http://act", "OMS at http://nobody gave no answer"),
+        ("http://oms", "http://nobody", "ACT at http://nobody gave no answer"),
+        ("http://act", "http://act", "is this the address of OMS?"),
+        ("http://oms", "http://oms", "is this the address of ACT?"),
+    ],
+)
+def test_a_wrong_address_is_said(
+    new_database: NewDatabase, tmp_path: Path, oms_url: str, act_url: str, says: str
+) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            with pytest.raises(ReconcileError) as caught:
+                await reconcile(
+                    oms_url,
+                    act_url,
+                    wait_sec=0,
+                    on_difference=both.found.append,
+                    on_progress=lambda _done, _of: None,
+                    transport=both.network,
+                )
+            assert says in str(caught.value)
+
+    asyncio.run(scenario())
