@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 import act
-from act import cli_keys, cli_proofs
+from act.commands import keys as key_commands
+from act.commands import proofs as proof_commands
 from act.commands.export import export_ledger
 from act.commands.reconcile import reconcile_services
 from act.config import Settings
@@ -26,10 +27,6 @@ main = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-main.add_typer(cli_keys.keys)
-cli_proofs.add_to(main)
 
 
 def _version(*, wanted: bool) -> None:
@@ -66,7 +63,7 @@ def run_service(settings: Settings) -> None:
         give_up(error)
     try:
         keys = open_keys(
-            settings.database_url, named=settings.signing_key, name=settings.log_name, on_made=cli_keys.say_made
+            settings.database_url, named=settings.signing_key, name=settings.log_name, on_made=key_commands.say_made
         )
         app = create_app(settings, store, keys=keys)
     except (KeyFileError, UnavailableError) as error:
@@ -147,6 +144,8 @@ def copy_ledger(
 
 main.command("export")(export_ledger)
 main.command("reconcile")(reconcile_services)
+proof_commands.add_to(main)
+main.add_typer(key_commands.keys)
 
 
 if __name__ == "__main__":

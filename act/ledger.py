@@ -26,9 +26,10 @@ from act.storage.entries import add_events, close_blocks, heads_of, kept_in, mov
 from act.storage.pages import has_job, job_page, latest, ledger_page, seq_at
 from act.storage.store import Store
 from act.storage.tables import SCHEMA_REVISION
-from act.storage.tree import add_leaves, catch_up
+from act.storage.tree import catch_up, grown, write_growth
 from act.writer import Appended, Outcome, Writer
 from hmskit.migrate import schema_revision, works_with
+from hmskit.prepared import in_one_go
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,10 +84,12 @@ def append(tx: Connection, batches: Sequence[Sequence[Posted]], *, now_us: int) 
             heads[event.stream] = event.seq
         outcomes.append(_appended(batch, news, kept, size=size_before + len(rows)))
     if rows:
-        add_events(tx, rows)
-        move_heads(tx, {row["stream"]: heads[row["stream"]] for row in rows}, known=known)
+        growth = grown(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
+        with in_one_go(tx):
+            add_events(tx, rows)
+            move_heads(tx, {row["stream"]: heads[row["stream"]] for row in rows}, known=known)
+            write_growth(tx, growth)
         close_blocks(tx, size_before=size_before, size=size_before + len(rows))
-        add_leaves(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
     return outcomes
 
 

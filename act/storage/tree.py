@@ -10,11 +10,12 @@ A damaged tree is left as it is, and events are taken all the same: the signer f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, exists, insert, select, update
 
 from act.domain.encoding import HASH_BYTES
-from act.domain.tiles import FULL_TILE_BYTES, TILE_WIDTH, Tile, TileError, full_tiles
+from act.domain.tiles import FULL_TILE_BYTES, FullTile, Tile, TileError, full_tiles
 from act.domain.tree import Frontier, append
 from act.storage.entries import size_of
 from act.storage.tables import TREE_ID, events, tiles, tree
@@ -90,18 +91,42 @@ def behind(tx: Connection) -> int:
     return 0 if frontier is None else max(size_of(tx) - frontier.size, 0)
 
 
-def add_leaves(tx: Connection, leaf_hashes: Sequence[bytes], *, size_before: int) -> None:
-    """Add the entries that are appended now to the tree.
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What is to be written when the tree grows.
+
+    Attributes:
+        frontier: after it.
+        filled: the tiles that have become full.
+    """
+
+    frontier: Frontier
+    filled: Sequence[FullTile]
+
+
+def grown(tx: Connection, leaf_hashes: Sequence[bytes], *, size_before: int) -> Growth | None:
+    """Return how the tree grows by the entries that are appended now; None where it is left as it is. Only reads.
 
     Args:
-        tx: the transaction that appends them.
+        tx: the transaction that appends them, before it does.
         leaf_hashes: theirs, in order.
         size_before: how many entries the ledger had before.
     """
     frontier = frontier_of(tx)
     if frontier is None or not 0 <= size_before - frontier.size <= MAX_BEHIND:
+        return None
+    missing = leaves(tx, frontier.size, size_before)
+    return _growth(tx, frontier, [*missing, *leaf_hashes], to=size_before + len(leaf_hashes))
+
+
+def write_growth(tx: Connection, growth: Growth | None) -> None:
+    """Write what `grown` gave, in its transaction."""
+    if growth is None:
         return
-    _grow(tx, frontier, [*leaves(tx, frontier.size, size_before), *leaf_hashes], to=size_before + len(leaf_hashes))
+    _ADD_TILE.many(
+        tx, [(tile.level, tile.index, tile.hashes, tile.root, tile.level, tile.index) for tile in growth.filled]
+    )
+    _GROW.many(tx, [(growth.frontier.size, growth.frontier.packed)])
 
 
 def catch_up(tx: Connection, *, count: int) -> int:
@@ -115,8 +140,9 @@ def catch_up(tx: Connection, *, count: int) -> int:
     if frontier is None or frontier.size >= size:
         return 0
     end = min(size, frontier.size + count)
-    is_grown = _grow(tx, frontier, leaves(tx, frontier.size, end), to=end)
-    return size - end if is_grown else 0
+    growth = _growth(tx, frontier, leaves(tx, frontier.size, end), to=end)
+    write_growth(tx, growth)
+    return 0 if growth is None else size - end
 
 
 def leaves(tx: Connection, first: int, end: int) -> list[bytes]:
@@ -157,17 +183,13 @@ def _partial(tx: Connection, tile: Tile) -> bytes:
     return b"".join(bytes(root) for (root,) in _ROOTS.rows(tx, tile.level - 1, first, end))
 
 
-def _grow(tx: Connection, frontier: Frontier, leaf_hashes: Sequence[bytes], *, to: int) -> bool:
-    """Write the tree of ``to`` entries; False, and nothing is written, where something of it is missing."""
+def _growth(tx: Connection, frontier: Frontier, leaf_hashes: Sequence[bytes], *, to: int) -> Growth | None:
+    """Return what makes it the tree of ``to`` entries; None where something of it is missing."""
     try:
         after, runs = append(frontier, leaf_hashes)
-        filled = (
-            full_tiles(runs, lambda tile: _partial(tx, tile)) if to // TILE_WIDTH > frontier.size // TILE_WIDTH else []
-        )
+        filled = full_tiles(runs, lambda tile: _partial(tx, tile))
     except ValueError:  # a leaf hash that has not 32 bytes
-        return False
+        return None
     if after.size != to or any(len(tile.hashes) != FULL_TILE_BYTES for tile in filled):
-        return False
-    _ADD_TILE.many(tx, [(tile.level, tile.index, tile.hashes, tile.root, tile.level, tile.index) for tile in filled])
-    _GROW.many(tx, [(after.size, after.packed)])
-    return True
+        return None
+    return Growth(after, filled)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, insert, select, tuple_
 
 from act.storage.entries import add_events, close_blocks, heads_of, move_heads
 from act.storage.tables import blocks, checkpoints, events, fanout, heads, tiles
-from act.storage.tree import add_leaves
+from act.storage.tree import grown, write_growth
 
 _ROWS = select(events).where(events.c.idx >= bindparam("first")).order_by(events.c.idx).limit(bindparam("count"))
 _HEADS = select(heads).where(heads.c.stream > bindparam("after")).order_by(heads.c.stream).limit(bindparam("count"))
@@ -62,11 +62,12 @@ def add_checkpoints(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def add_rows(tx: Connection, rows: Sequence[Mapping[str, Any]], *, size_before: int) -> None:
     """Append rows of another ledger's ``events`` as they are, and what is derived from them."""
-    grown = {row["stream"]: row["seq"] for row in rows}
+    streams = {row["stream"]: row["seq"] for row in rows}
+    growth = grown(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
     add_events(tx, rows)
-    move_heads(tx, grown, known=heads_of(tx, grown))
+    move_heads(tx, streams, known=heads_of(tx, streams))
+    write_growth(tx, growth)
     close_blocks(tx, size_before=size_before, size=size_before + len(rows))
-    add_leaves(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
 
 
 def positions_of(tx: Connection) -> dict[str, int]:

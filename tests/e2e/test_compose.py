@@ -241,7 +241,7 @@ def test_what_several_towers_mount_and_build_exists(scale: dict[str, Any]) -> No
                 named.add(source)
     assert named == set(scale["volumes"])
     # What must outlive its container has a volume of its own.
-    assert named == {"postgres-data", "rabbitmq-data"}
+    assert named == {"act-keys", "postgres-data", "rabbitmq-data"}
 
 
 def test_every_service_of_several_towers_is_watched_and_has_time_to_stop(scale: dict[str, Any]) -> None:
