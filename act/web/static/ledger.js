@@ -173,7 +173,8 @@ function showKept() {
 
 function start() {
   const form = $("check");
-  if (form === null) return;
+  if (form === null) return; // nothing to check here
+  $("no-script").hidden = true;
   const check = $("entry") === null ? checkVisit : checkEntry;
   const button = form.querySelector("button");
   if (!proofs.canHash()) {
