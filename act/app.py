@@ -22,6 +22,7 @@ from act.ledger import Clock, Ledger, system_clock
 from act.signer import Signer
 from act.storage.store import Store
 from act.tree_builder import keep_up
+from act.web import pages
 from hmskit.same_site import SameSiteOnly
 
 DESCRIPTION = """
@@ -85,7 +86,8 @@ def create_app(settings: Settings, store: Store, *, keys: Keys | None = None, cl
     app.state.fanout = fanout
     app.state.signer = signer
     problems.install(app)
-    for router in (events.router, stream.router, jobs.router, export.router, proofs.router, health.router):
+    routers = (events, stream, jobs, export, proofs, health, pages)
+    for router in (module.router for module in routers):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,

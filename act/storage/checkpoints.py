@@ -22,6 +22,7 @@ _CLAIM = (
 _LEAVE = update(signing).where(_THIS, signing.c.holder == bindparam("me")).values(lease_until_ms=0)
 _NEWEST_FIRST = select(checkpoints).order_by(checkpoints.c.size.desc(), checkpoints.c.signed_ms.desc())
 _LAST = _NEWEST_FIRST.limit(literal(1))
+_RECENT = _NEWEST_FIRST.limit(bindparam("count", type_=BigInteger))
 _OF_SIZE = _NEWEST_FIRST.where(checkpoints.c.size == bindparam("of_size")).limit(literal(1))
 _SIGNED_BY = select(checkpoints.c.size).where(
     checkpoints.c.size == bindparam("of_size"), checkpoints.c.key == bindparam("of_key")
@@ -75,6 +76,11 @@ class Signed:
 def last_signed(tx: Connection) -> Signed | None:
     """Return the newest checkpoint; None where none has been signed yet."""
     return _signed(tx.execute(_LAST).mappings().first())
+
+
+def recent_signed(tx: Connection, count: int) -> list[Signed]:
+    """Return the newest ``count`` checkpoints, newest first; fewer where there are no more."""
+    return [signed for row in tx.execute(_RECENT, {"count": count}).mappings() if (signed := _signed(row)) is not None]
 
 
 def signed_at(tx: Connection, size: int) -> Signed | None:
