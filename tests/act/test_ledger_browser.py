@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from act.domain.checkpoint import Checkpoint, sign_checkpoint
 from act.domain.tlog_proof import TlogProof
-from act.keys import Keys, read_keys
+from act.keys import Keys, make_keys, read_keys
 from tests.act.process import Served
 from tests.act.support import array, event, plain_job
 
@@ -223,6 +223,7 @@ def test_no_answer_is_neither_good_nor_bad(page: Page) -> None:
     page.route("**/proof/inclusion*", lambda route: route.fulfill(status=503, body="busy"))
     check(page)
     expect(page.locator("#result")).to_contain_text("it answered 503")
+    expect(page.locator("#result")).to_contain_text("NOT CHECKED.")
     page.get_by_label("Verifier key").fill("log.example/act+00000000+AAAA")
     page.unroute("**/proof/inclusion*")
     check(page)
@@ -320,6 +321,25 @@ def test_a_ledger_that_was_rewritten_is_found_although_its_operator_signs_it(
     page.reload()
     check(page)
     expect(page.locator("#result")).to_contain_text("FAILED.")
+
+
+def test_after_a_change_of_keys_the_new_one_must_be_given(page: Page, site: Site, tmp_path: Path) -> None:
+    page.goto("/ledger")
+    check(page)
+    assert "OK." in result(page)
+    new = make_keys(tmp_path / "new.key", name=site.keys.origin)
+    _, size, root, *_ = page.locator("#kept-note").inner_text().split("\n")
+    note = sign_checkpoint(Checkpoint(new.origin, int(size), base64.b64decode(root)), new.signing).encoded()
+    page.route("**/checkpoint", lambda route: route.fulfill(body=note.decode()))
+    page.reload()
+    check(page)
+    assert "not signed by a key that was given" in result(page)
+    keys = page.get_by_label("Verifier key")
+    keys.fill(f"{keys.input_value()}\n{new.verifiers[0]}")
+    check(page)
+    assert "OK. The ledger only grew" in result(page)
+    page.reload()
+    assert str(new.verifiers[0]) in page.get_by_label("Verifier key").input_value(), "kept with the checkpoint"
 
 
 PAGES = ["/ledger", "/ledger?job=JOB-X", "/ledger?job=JOB-404", "/ledger/entries/77", f"/ledger/entries/{HOSTILE_AT}"]
