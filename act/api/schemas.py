@@ -300,6 +300,11 @@ GET_HEALTH: dict[str, Any] = {
     ),
 }
 
+GET_METRICS: dict[str, Any] = {
+    "tags": ["health"],
+    "responses": answers("Prometheus's text format.", {"text/plain": {"schema": {"type": "string"}}}),
+}
+
 GET_READY: dict[str, Any] = {
     "tags": ["health"],
     "responses": answers("Events can be taken.", {"application/json": READY}, 503),

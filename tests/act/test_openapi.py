@@ -50,6 +50,7 @@ def test_every_call_is_described_with_its_refusals(url: str) -> None:
         "/export",
         "/jobs/{job_id}",
         "/healthz",
+        "/metrics",
         "/readyz",
         *proofs,
     }
@@ -190,6 +191,7 @@ CALLS = [
     ("GET", "/proof/consistency"),
     ("GET", "/readyz"),
     ("GET", "/healthz"),
+    ("GET", "/metrics"),
     ("GET", "/"),
 ]
 

@@ -75,8 +75,23 @@ def test_there_is_a_checkpoint_at_once_and_soon_after_growth(url: str, keys: Key
             health = (await act.http.get("/readyz")).json()["signing"]
             assert (health["ok"], health["size"], health["behind"]) == (True, 300, 0)
             assert health["checkpoints_signed"] >= 2
+            figures = await figures_of(act)
+            assert (figures["act_ledger_events"], figures["act_unsigned_events"], figures["act_signing_ok"]) == (
+                300,
+                0,
+                1,
+            )
+            assert (figures["act_signing_stops_total"], figures["act_forks_refused_total"]) == (0, 0)
 
     run(scenario())
+
+
+async def figures_of(act: Act) -> dict[str, float]:
+    """Return what Prometheus is told."""
+    answer = await act.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = [line.split(" ") for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
 
 
 def test_a_checkpoint_is_there_within_a_second_of_growth(url: str, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +218,8 @@ def test_what_was_damaged_before_it_was_signed_is_never_signed(
             await act.append(*plain_job("JOB-2000"))
             ready = await act.http.get("/readyz")
             assert (ready.status_code, ready.json()["signing"]["stopped"]) == (200, True)
+            figures = await figures_of(act)
+            assert (figures["act_signing_ok"], figures["act_signing_stops_total"]) == (0, 1)
 
     run(scenario())
 
