@@ -77,3 +77,12 @@ def test_a_disk_may_forget_files_and_truncations_that_were_not_synced() -> None:
         found |= {(name, len(data)) for name, data in disk.files().items()}
         found |= {("no WAL", 0)} if "x.db-wal" not in disk.names() else set()
     assert found == {("x.db", 10), ("x.db", 1_000), ("x.db-wal", 0), ("x.db-wal", 701), ("no WAL", 0)}
+
+
+def test_a_removed_file_stays_away() -> None:
+    disk = Disk({"x.db": b"o", "x.db-wal": b"o"}, random.Random(1))
+    disk.power_on(steps=2)
+    disk.delete("x.db-wal")
+    with pytest.raises(PowerCutError):
+        disk.delete("x.db")
+    assert disk.files() == {"x.db": b"o"}
