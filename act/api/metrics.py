@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from act.api import schemas
 from act.ledger import Ledger
@@ -49,7 +49,7 @@ class _Facts(Collector):
         )
 
 
-@router.get("/metrics", **schemas.GET_METRICS)
+@router.get("/metrics", response_class=PlainTextResponse, **schemas.GET_METRICS)
 async def get_metrics(request: Request) -> Response:
     """Tell Prometheus: size, followers, forks, and whether checkpoints are signed."""
     registry = CollectorRegistry(auto_describe=False)

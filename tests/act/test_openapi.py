@@ -59,7 +59,10 @@ def test_every_call_is_described_with_its_refusals(url: str) -> None:
             assert call["summary"], path
             assert call["description"], path
             for status, answer in call["responses"].items():
-                own = dict.fromkeys(proofs, PLAIN) | {"/tile/{level}/{index}": "application/octet-stream"}
+                own = dict.fromkeys(proofs, PLAIN) | {
+                    "/metrics": "text/plain",
+                    "/tile/{level}/{index}": "application/octet-stream",
+                }
                 kind = own.get(path, "application/json") if status == "200" else "application/problem+json"
                 assert answer["content"][kind]["schema"], (path, method, status)
                 assert path not in proofs or list(answer["content"]) == [kind], "nothing else comes"
