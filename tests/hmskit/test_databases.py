@@ -39,6 +39,10 @@ ACT_EVENT = """
 """
 
 
+KEPT_FOR_EVER = {"events", "tiles", "checkpoints"}
+"""ACT's database refuses to remove their rows."""
+
+
 @pytest.mark.parametrize(("schema", "write"), [("oms", OMS_EVENT), ("act", ACT_EVENT)])
 def test_the_next_one_is_as_new(postgres_databases: PostgresDatabases, schema: Schema, write: str) -> None:
     """Rows and numbers are what the migrations made, also where triggers forbid it; the database itself is the same."""
@@ -46,7 +50,7 @@ def test_the_next_one_is_as_new(postgres_databases: PostgresDatabases, schema: S
         first, kept = database.name, contents(database)
         assert sum(len(rows) for rows in kept.values()) > 0, "the migrations make rows, too"
         for table in kept:
-            if table != "events":
+            if table not in KEPT_FOR_EVER:
                 database.rows(f"DELETE FROM {table}")
         database.rows(write)
         assert contents(database) != kept
