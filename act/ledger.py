@@ -40,6 +40,9 @@ Clock = Callable[[], int]
 PAGE = 1_000
 """How many entries are read at once."""
 
+UNSTICK_EVERY_SEC = 5.0
+"""How often it is looked for processes that stand still with the append's lock in their hands."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -353,13 +356,22 @@ class Ledger:
         self.size = max(self.size, size)
         self.followers.wake({stream for outcome in appended for stream in outcome.streams})
 
+    async def _end_stuck(self) -> None:
+        ended = await self.read(self._store.end_stuck)
+        if ended:
+            log.warning("stuck_sessions_ended", sessions=ended, detail="an ACT stands still with the append's lock")
+
     async def _poll(self) -> None:
         """Notice what another process appended: this one's own commits have woken the followers already."""
         is_failing = False
+        unstick_at = 0.0
         while True:
             await asyncio.sleep(self._poll_sec)
             try:
                 size, streams = await self.read(growth_since, self._noticed)
+                if time.monotonic() >= unstick_at:
+                    await self._end_stuck()
+                    unstick_at = time.monotonic() + UNSTICK_EVERY_SEC
             except Exception as error:
                 if not is_failing and isinstance(error, UnavailableError):
                     log.warning("poll_failed", why=error.detail)

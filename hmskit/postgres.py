@@ -7,7 +7,9 @@ What is particular about it, and what is done about it:
 * A connection may break at any moment, also while a COMMIT is on its way: nobody knows then whether it was kept.
   What was not acknowledged may be asked again, for every verb is idempotent.
 * Two transactions may wait for each other, or insert the same key: one of them is told, and runs again.
-* A session that was stopped (a frozen machine) must not hold its locks for ever: the server ends it.
+* A session that was stopped (a frozen machine) must not hold its locks for ever. The server ends it, with an exception:
+  where the driver sent statements as a pipeline, a Flush follows its last Sync, and that message stops the server's
+  timer. So whoever shares the database looks for such sessions, too (`end_stuck_sessions`).
 * A network may swallow everything without a word: a server's machine that lost its power. Left to itself, the system
   would wait for a quarter of an hour, and as long again after the network is back (`SILENCE`).
 
@@ -66,6 +68,11 @@ _PASSING = {
     "55P03": "another transaction holds the lock",
 }
 """SQLSTATE codes and classes that pass by themselves: https://www.postgresql.org/docs/current/errcodes-appendix.html."""
+_END_STUCK = text(
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = ANY(:applications) AND state LIKE 'idle in transaction%' AND pid <> pg_backend_pid() "
+    "AND state_change < clock_timestamp() - :limit_ms * interval '1 millisecond'"
+)
 _AGAIN = ("40", "23505", "08", "57P01", "25P03")
 """Serialization failure, deadlock; a unique key that another transaction took in the same moment; a connection that
 broke or was ended: a new one may be there."""
@@ -148,6 +155,22 @@ def check_version(connection: Connection) -> None:
             f"the database keeps texts as {encoding}, and names may hold any character: "
             "create one with ENCODING 'UTF8' TEMPLATE template0"
         )
+
+
+def end_stuck_sessions(connection: Connection, *, applications: Sequence[str]) -> int:
+    """End our sessions that have held a transaction open, and done nothing, for longer than they may.
+
+    Needs no privilege: one may end sessions of one's own role, and sees no others' state.
+
+    Args:
+        connection: any of the same role and database.
+        applications: of `engine_of`.
+
+    Returns:
+        How many were ended.
+    """
+    found = connection.execute(_END_STUCK, {"applications": list(applications), "limit_ms": IDLE_IN_TRANSACTION_MS})
+    return int(found.scalar_one())
 
 
 def shown(url: URL) -> str:

@@ -21,7 +21,7 @@ from oms.config import Settings
 from oms.domain.errors import UnavailableError
 from oms.relay.loop import Relay
 from oms.relay.wakes import Wakes
-from oms.sequencer.neighbours import look_for_ever
+from oms.sequencer.neighbours import look_for_ever, unstick_for_ever
 from oms.sequencer.plan_folder import reload_folder
 from oms.sequencer.purge import purge_for_ever
 from oms.sequencer.service import Service
@@ -94,6 +94,7 @@ def create_app(
         if store.is_shared:
             look = look_for_ever(store, writer, interval_sec=settings.look_interval_sec)
             background.append(asyncio.create_task(look, name="neighbours"))
+            background.append(asyncio.create_task(unstick_for_ever(store), name="unstick"))
         try:
             yield
         finally:

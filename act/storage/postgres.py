@@ -15,6 +15,9 @@ from hmskit.prepared import Prepared
 READERS = 8
 """Connections that read, in each process; as many threads use them."""
 
+WRITER = "act writer"
+"""What the server calls the sessions that append."""
+
 _LOCK = Prepared(select(append_lock.c.id).where(append_lock.c.id == LOCK_ID).with_for_update(), [])
 
 
@@ -41,6 +44,10 @@ class PostgresDatabase:
         if not _LOCK.rows(tx):
             raise CannotOpenError("the table append_lock is empty: INSERT INTO append_lock (id) VALUES (1)")
 
+    def end_stuck(self, tx: Connection) -> int:
+        """End sessions of frozen processes, which would keep the append's lock; return how many."""
+        return postgres.end_stuck_sessions(tx, applications=[WRITER])
+
     def lost(self) -> str | None:
         """Return None: a server that is gone answers no statement, so nothing can be written past it."""
         return None
@@ -65,7 +72,7 @@ def open_database(url: URL) -> PostgresDatabase:
     """
     url = url.set(drivername="postgresql+psycopg")
     name = postgres.shown(url)
-    writer = postgres.engine_of(url, connections=1, application="act writer", writes=True)
+    writer = postgres.engine_of(url, connections=1, application=WRITER, writes=True)
     try:
         with writer.connect() as connection:
             postgres.check_version(connection)

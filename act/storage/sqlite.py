@@ -35,6 +35,10 @@ class SqliteFile:
     def lock_appends(self, tx: Connection) -> None:
         """Do nothing: the transaction has begun with the file's write lock, and no other process has the file."""
 
+    def end_stuck(self, _tx: Connection) -> int:
+        """Return 0: the file is this process's alone."""
+        return 0
+
     def lost(self) -> str | None:
         """Return why nothing written now would be kept; None while the file is the one that was opened."""
         if self.guard.is_gone():

@@ -43,6 +43,9 @@ class Store(Protocol):
     def lock_appends(self, tx: Connection) -> None:
         """Wait until nobody else appends, and keep it so until ``tx``, a writer's, ends. Its first statement."""
 
+    def end_stuck(self, tx: Connection) -> int:
+        """End what processes that stand still hold open; return how many sessions there were. Called now and then."""
+
     def lost(self) -> str | None:
         """Return why nothing written now would be kept; None while all is well. Cheap enough for every commit."""
 

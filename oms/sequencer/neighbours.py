@@ -14,6 +14,7 @@ from oms.storage.tasks import ready_tasks
 log = structlog.get_logger(__name__)
 
 MAX_COUNTED = 1_000
+UNSTICK_EVERY_SEC = 5.0
 MAX_PAUSE_SEC = 2.0
 """How long the look pauses at most while the database is away."""
 
@@ -48,3 +49,23 @@ async def look_for_ever(store: Store, writer: Writer, *, interval_sec: float) ->
 def _ready(store: Store, lanes: list[str]) -> dict[str, int]:
     with store.reading() as connection:
         return ready_tasks(connection, store.dialect, lanes, limit=MAX_COUNTED)
+
+
+async def unstick_for_ever(store: Store, *, interval_sec: float = UNSTICK_EVERY_SEC) -> None:
+    """End, every ``interval_sec``, the sessions of towers that stand still and hold jobs."""
+    while True:
+        await asyncio.sleep(interval_sec)
+        try:
+            ended = await asyncio.to_thread(_end_stuck, store)
+        except UnavailableError:
+            continue
+        except Exception:
+            log.exception("unstick_failed")
+            continue
+        if ended:
+            log.warning("stuck_sessions_ended", sessions=ended, detail="an OMS stands still with jobs in its hands")
+
+
+def _end_stuck(store: Store) -> int:
+    with store.reading() as connection:
+        return store.dialect.end_stuck(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -31,6 +32,8 @@ from oms.storage.tables import NUMBERS, jobs, tasks
 from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
 
 READERS = 8
+WRITER = "oms writer"
+"""What the server calls the sessions that write."""
 COUNT_ROWS = ("SET seq_page_cost = 0.01", "SET random_page_cost = 0.01")
 """For connections that read pages of a list: of two indexes in the page's order the planner is to take the one that
 reads fewer rows. By default it takes the one whose rows lie side by side, and may read those to the table's end."""
@@ -104,6 +107,7 @@ POSTGRES = Dialect(
     add_counts=add_counts(insert),
     see_worker=see_worker(insert),
     claim=claim(random_text="replace(gen_random_uuid()::text, '-', '')"),
+    end_stuck=partial(postgres.end_stuck_sessions, applications=[WRITER]),
     list_parameter=list,
 )
 
@@ -115,8 +119,8 @@ def open_server(url: URL, *, writers: int) -> Database:
         CannotOpenError: it cannot be used; the message says why and what to do.
     """
     url = url.set(drivername="postgresql+psycopg")
-    writer = postgres.engine_of(url, connections=writers, application="oms", writes=True)
-    reader = postgres.engine_of(url, connections=READERS, application="oms", writes=False, session=COUNT_ROWS)
+    writer = postgres.engine_of(url, connections=writers, application=WRITER, writes=True)
+    reader = postgres.engine_of(url, connections=READERS, application="oms reader", writes=False, session=COUNT_ROWS)
     database = Database(
         url=url, name=postgres.shown(url), writer=writer, reader=reader, writers=writers, dialect=POSTGRES
     )

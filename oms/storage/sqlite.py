@@ -74,6 +74,7 @@ SQLITE = Dialect(
     add_counts=add_counts(insert),
     see_worker=see_worker(insert),
     claim=claim(random_text="lower(hex(randomblob(16)))"),
+    end_stuck=lambda _connection: 0,
     list_parameter=json.dumps,
 )
 

@@ -69,6 +69,7 @@ class Dialect:
         add_counts: (lane, shard, queued, running): adds to that row of the lanes' counts.
         see_worker: (lane, worker, last_seen): notes that the worker polled the lane then.
         claim: (now, lane, limit): takes up to ``limit`` ready tasks of the lane, and gives their rows.
+        end_stuck: ends what processes that stand still hold open, and says how many sessions there were.
         list_parameter: makes the parameter of an `in_list` out of a list.
     """
 
@@ -79,6 +80,7 @@ class Dialect:
     add_counts: Prepared
     see_worker: Prepared
     claim: Prepared
+    end_stuck: Callable[[Connection], int]
     list_parameter: Callable[[list[Any]], Any]
 
 

@@ -26,6 +26,7 @@ from oms.sequencer.command import Command
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.deliver import Delivered, deliver
 from oms.sequencer.fail import Fail, fail
+from oms.sequencer.neighbours import unstick_for_ever
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.reroute import Reroute, reroute
@@ -422,3 +423,30 @@ def test_a_start_of_one_reference_by_many_at_once_gives_one_job(store: Store) ->
     assert {tuple(names_of(answers)) for answers in started} == {tuple(names_of(started[0]))}
     assert len(set(names_of(started[0]))) == len(wishes)
     assert sum(answer.created for answers in started for answer in answers if isinstance(answer, Started)) == 10
+
+
+# Towers that stand still.
+
+
+@in_loop
+async def test_a_frozen_tower_s_jobs_are_free_again_once_another_has_ended_its_session(
+    store: Store, oms_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last statements went out as a pipeline, after which the server itself has no timer."""
+    begin(store, 1)
+    frozen = open_store(oms_database.url)
+    monkeypatch.setattr("hmskit.postgres.IDLE_IN_TRANSACTION_MS", 200)
+    try:
+        with frozen.connect_writer() as connection, suppress(OmsError), frozen.begin(connection) as tx:
+            ((taken,),) = pull(tx, [Pull(lane="only", limit=1)])
+            tx.flush()
+            ending = asyncio.ensure_future(unstick_for_ever(store, interval_sec=0.05))
+            async with working(Tower(store, Clock())) as writer:
+                leased: list[LeasedTask] = []
+                async with asyncio.timeout(LIMIT_SEC):
+                    while not leased:
+                        leased = await writer.pull(Pull(lane="only", limit=1), wait_sec=1)
+            ending.cancel()
+            assert (leased[0].task_id, leased[0].attempt) == (taken.task_id, 1), "what the frozen one did is gone"
+    finally:
+        frozen.close()
