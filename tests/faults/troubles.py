@@ -7,7 +7,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal, ParamSpec, TypeVar
 
 import httpx
@@ -35,6 +35,8 @@ SHARED = {
 BROKER = {"break the broker off": 2}
 LONGEST_PAUSE_SEC = LEASE_SEC + 2.0
 LONGEST_FREEZE_SEC = 6.0
+NOTICED_WITHIN_SEC = 5.0
+POLL_SEC = 0.01
 
 
 def kinds_of(*, is_shared: bool, has_broker: bool) -> dict[str, int]:
@@ -215,8 +217,14 @@ class Troubles:
         with self._alone(server) as mine:
             if mine:
                 await self._moment()
+                refused = self._counts["not now"]
                 await in_thread(server.stop, how)
                 await asyncio.sleep(self._chance.choice([0.0, self._chance.uniform(0, 3)]))
+                if how == "fast":  # of the two, the one that is always noticed: a campaign without a 503 tests none
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(NOTICED_WITHIN_SEC):
+                            while self._counts["not now"] == refused:
+                                await asyncio.sleep(POLL_SEC)
                 await in_thread(server.begin)
 
     async def _freeze_database(self) -> None:
