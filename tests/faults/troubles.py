@@ -223,7 +223,7 @@ class Troubles:
                 if how == "fast":  # of the two, the one that is always noticed: a campaign without a 503 tests none
                     with suppress(TimeoutError):
                         async with asyncio.timeout(NOTICED_WITHIN_SEC):
-                            while self._counts["not now"] == refused:
+                            while self._counts["not now"] == refused:  # noqa: ASYNC110 - the clients only count
                                 await asyncio.sleep(POLL_SEC)
                 await in_thread(server.begin)
 
