@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from hashlib import sha256
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -290,13 +292,18 @@ def test_a_huge_tree_needs_no_longer_proof() -> None:
     assert len(consistency_proof(size // 2 - 1, size, lambda _level, _index: node)) == MAX_PROOF_HASHES
 
 
-def test_appending_is_cheap_beside_what_the_ledger_does_with_an_event() -> None:
+def test_appending_costs_little_more_than_the_tree_s_hashes() -> None:
+    """A ratio to the bare hashes, in turns: a tree over n leaves needs n - 1 of them."""
     leaves = [os.urandom(32) for _ in range(60_000)]
-    best_sec = 1e9
+    best = {"append": 1e9, "hashes": 1e9}
     for _ in range(5):  # the best of some: others use the machine, too
+        started = time.process_time()
+        for left, right in pairwise(leaves):
+            sha256(b"\x01" + left + right).digest()
+        best["hashes"] = min(best["hashes"], time.process_time() - started)
         frontier, started = Frontier(), time.process_time()
         for at in range(0, len(leaves), 500):
             frontier, _ = append(frontier, leaves[at : at + 500])
-        best_sec = min(best_sec, time.process_time() - started)
+        best["append"] = min(best["append"], time.process_time() - started)
     assert frontier.size == len(leaves)
-    assert len(leaves) / best_sec > 300_000, "leaves a second, in batches of 500"
+    assert best["append"] < 3 * best["hashes"], best
