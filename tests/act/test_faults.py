@@ -39,6 +39,8 @@ from tests.act.support import (
 )
 from tests.databases import sqlite_only
 
+QUIET_SEC = 60.0
+"""Between looks for what others appended: no look of the service's own must run into a fault that is meant for a call."""
 FIRST = [*plain_job("JOB-1"), *plain_job("JOB-2")]
 SECOND = [FIRST[4], *plain_job("JOB-3"), event("JOB-2", 6, entity="job", status="erased")]
 
@@ -114,7 +116,7 @@ FAULTS: dict[str, Fault] = {
 @pytest.mark.parametrize("point", FAULTS)
 def test_a_fault_at_any_point_is_a_503_and_posting_again_sets_it_right(url: str, point: str, persisted: bool) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             receipts = (await act.append(*FIRST))["results"]
             with FAULTS[point](act.store.writer, persisted):
                 answer = await act.post(*SECOND)
@@ -141,7 +143,7 @@ def test_a_fault_at_any_point_is_a_503_and_posting_again_sets_it_right(url: str,
 @pytest.mark.parametrize("persisted", [False, True], ids=["not-persisted", "persisted-anyway"])
 def test_a_fault_while_a_block_is_summed_up(url: str, persisted: bool) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             first = [event(f"JOB-{number}", 1) for number in range(BLOCK_EVENTS - 1)]
             for at in range(0, len(first), 400):
                 await act.append(*first[at : at + 400])
@@ -168,7 +170,7 @@ def test_a_fault_while_a_block_is_summed_up(url: str, persisted: bool) -> None:
 )
 def test_the_answer_says_what_is_wrong(url: str, code: int, says: str) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             with failing_commit(act.store.writer, persisted=False, error=sqlite_error(code)):
                 answer = await act.post(*FIRST)
             assert answer.status_code == 503
@@ -180,7 +182,7 @@ def test_the_answer_says_what_is_wrong(url: str, code: int, says: str) -> None:
 
 def test_all_that_shared_the_failed_commit_are_told_so(url: str) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             with failing_commit(act.store.writer, persisted=False):
                 answers = await asyncio.gather(*(act.post(*plain_job(f"JOB-{number}")) for number in range(30)))
             failed = [answer for answer in answers if answer.status_code != 200]
@@ -222,7 +224,7 @@ def test_a_file_that_is_gone_takes_nothing_more(url: str, how: str, tmp_path: Pa
     """Its commits would succeed, and nobody would ever read them again."""
 
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             await act.append(*FIRST)
             path = sqlite_file(act.store.writer)
             if how == "deleted":
@@ -248,7 +250,7 @@ def test_a_file_that_is_gone_takes_nothing_more(url: str, how: str, tmp_path: Pa
 @sqlite_only
 def test_a_file_that_goes_while_no_connection_is_open_is_not_made_anew(url: str) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             await act.append(*FIRST)
             with failing_commit(act.store.writer, persisted=False):
                 assert (await act.post(*SECOND)).status_code == 503
@@ -262,7 +264,7 @@ def test_a_file_that_goes_while_no_connection_is_open_is_not_made_anew(url: str)
 
 def test_a_rollback_that_fails_too_does_not_stop_what_comes_later(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             await act.append(*FIRST)
 
             def fail(_connection: object) -> None:
@@ -281,7 +283,7 @@ def test_after_a_fault_the_next_batch_gets_a_new_connection(url: str) -> None:
     """After a failed sync nobody knows what the old one still believes to be on disk."""
 
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             opened: list[object] = []
             hook.listen(act.store.writer, "connect", lambda connection, _: opened.append(connection))
             await act.append(*FIRST)
@@ -300,7 +302,7 @@ def test_a_full_database_refuses_and_goes_on_when_there_is_room(url: str) -> Non
     limit_pages: list[int] = []
 
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
 
             @hook.listens_for(act.store.writer, "begin")
             def limit(connection: Any) -> None:
@@ -333,7 +335,7 @@ def test_another_programs_lock_is_waited_out_and_then_a_503(url: str, monkeypatc
     monkeypatch.setattr("hmskit.sqlite.BUSY_TIMEOUT_MS", 50)
 
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             await act.append(*FIRST)
             other = sqlite3.connect(sqlite_file(act.store.writer), isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
@@ -351,7 +353,7 @@ def test_another_programs_lock_is_waited_out_and_then_a_503(url: str, monkeypatc
 
 def test_reads_that_fail_are_a_503(url: str) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             await act.append(*FIRST)
             for path in ("/stream", "/stream?job=JOB-1", "/stream?view=latest", "/jobs/JOB-1", "/readyz"):
                 with failing_statement(act.store.reader, "SELECT", persisted=False):
@@ -387,7 +389,7 @@ def test_durable_before_the_answer(store: Store) -> None:
 
 def test_the_answer_comes_after_the_commit(url: str) -> None:
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             dialect = act.store.writer.dialect
             real, held = dialect.do_commit, asyncio.Event()
             loop = asyncio.get_running_loop()
@@ -432,7 +434,7 @@ def test_a_group_has_an_end(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr("act.ledger.append", measured)
 
     async def scenario() -> None:
-        async with running(url) as act:
+        async with running(url, poll_sec=QUIET_SEC) as act:
             await asyncio.gather(*(act.append(*plain_job(f"JOB-{number}")) for number in range(20)))
             assert len(check_ledger(act.store)) == 100
 
