@@ -40,7 +40,7 @@ from tests.act.support import (
 from tests.databases import sqlite_only
 
 QUIET_SEC = 60.0
-"""Between looks for what others appended: no look of the service's own must run into a fault that is meant for a call."""
+"""Between looks for what others appended, so long that no look of the service's own meets a fault meant for a call."""
 FIRST = [*plain_job("JOB-1"), *plain_job("JOB-2")]
 SECOND = [FIRST[4], *plain_job("JOB-3"), event("JOB-2", 6, entity="job", status="erased")]
 
