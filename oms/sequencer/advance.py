@@ -23,7 +23,7 @@ def plan_of(tx: Transaction, job: Job) -> Plan:
 
 def prepare_to_go_on(tx: Transaction, jobs: Iterable[Job]) -> None:
     """Read, in one statement, the outputs that the conditions ahead of ``jobs`` may name."""
-    load_outputs(tx, [job.job_id for job in jobs if plan_of(tx, job).conditions_after(job.position)])
+    load_outputs(tx, [job.job_id for job in jobs if plan_of(tx, job).reads_after(job.position)])
 
 
 def go_on(tx: Transaction, job: Job) -> None:
@@ -34,7 +34,7 @@ def go_on(tx: Transaction, job: Job) -> None:
     """
     plan = plan_of(tx, job)
     facts = Facts(input={}, outputs={}, reference=job.reference)
-    if plan.conditions_after(job.position):
+    if plan.reads_after(job.position):
         load_outputs(tx, [job.job_id])
         facts = Facts(
             input=from_json(job.input),

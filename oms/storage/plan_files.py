@@ -9,8 +9,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oms.domain.naming import quote
-from oms.domain.plan import Plan, PlanError, parse_plan
-from oms.domain.plan_faults import plan_id_of
+from oms.domain.plan import Plan
+from oms.domain.plan_faults import PlanError, plan_id_of
+from oms.domain.plan_reader import parse_plan
 from oms.storage.yaml_document import MAX_BYTES, DocumentError, Positions, compose, load_document
 
 if TYPE_CHECKING:

@@ -94,7 +94,18 @@ class Change(IntEnum):
 
 JOB_COLUMNS = tuple(f.name for f in fields(Job))
 TASK_COLUMNS = tuple(f.name for f in fields(Task))
-_JOB_STATE = ("state", "position", "seq", "error", "updated_at", "finished_at")
+_JOB_STATE = (
+    "state",
+    "position",
+    "seq",
+    "error",
+    "updated_at",
+    "finished_at",
+    "paused_at",
+    "paused_state",
+    "ending",
+    "restarts",
+)
 _TASK_STATE = (
     "status",
     "failures",
@@ -107,8 +118,20 @@ _TASK_STATE = (
     "output",
     "progress",
     "note",
+    "superseded",
+    "stalls_at",
+    "ended_at",
 )
-_TASK_PLACE = ("lane", "ready", "priority", "lease_sec", "available_at")
+_TASK_PLACE = (
+    "lane",
+    "ready",
+    "priority",
+    "lease_sec",
+    "available_at",
+    "held_available_at",
+    "closes_at",
+    "batch_max",
+)
 _EVENT = ("stream", "seq", "body", "created_at", "delivered")
 
 

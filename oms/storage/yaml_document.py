@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 
 from oms.domain.naming import quote
-from oms.domain.plan import DATA_KEYS
+from oms.domain.plan_reader import DATA_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -25,7 +25,7 @@ from act.client import LedgerClient
 from oms.app import create_app
 from oms.config import Settings
 from oms.domain.errors import OmsError
-from oms.domain.plan import parse_plan
+from oms.domain.plan_reader import parse_plan
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
 from oms.sequencer.load_plans import LoadedVersion, PutPlan, put_plans

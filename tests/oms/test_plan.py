@@ -16,12 +16,11 @@ from oms.domain.plan import (
     Lane,
     LaneKind,
     Plan,
-    PlanError,
-    PlanFault,
     Step,
-    parse_plan,
     plan_digest,
 )
+from oms.domain.plan_faults import PlanError, PlanFault
+from oms.domain.plan_reader import parse_plan
 from oms.domain.retry import RetryPolicy
 from oms.storage.plan_files import plan_file_schema
 
@@ -68,10 +67,12 @@ def altered(**parts: Any) -> dict[str, Any]:
 def test_the_seeds_plan() -> None:
     plan = parse_plan(SEED)
     policy = RetryPolicy(attempts=3, backoff_sec=30.0)
+    steps = tuple(Step(name, name, None, None, policy, number) for number, name in enumerate(SEED["sequence"]))
     assert plan == Plan(
         id="passport_renewal",
         lanes=tuple(Lane(name, LaneKind.MACHINE, None, 300) for name in SEED["lanes"]),
-        steps=tuple(Step(name, name, None, None, policy) for name in SEED["sequence"]),
+        sequence=steps,
+        steps=steps,
         retry_policy=policy,
         document=SEED,
     )
@@ -108,14 +109,14 @@ def test_default_leases_follow_the_kind() -> None:
 def test_lanes_and_steps_are_found_by_name() -> None:
     plan = parse_plan(FULL)
     assert plan.lane("human_verify") == plan.lanes[1]
-    assert plan.step("external_print") == (2, plan.steps[2])
+    assert plan.step("external_print") is plan.steps[2]
     assert plan.lane("print") is None
     assert plan.step("human_verify_backup") is None
 
 
-def test_conditions_after() -> None:
+def test_reads_after() -> None:
     plan = parse_plan(FULL)
-    assert [plan.conditions_after(index) for index in range(-1, 4)] == [True, True, False, False, False]
+    assert [plan.reads_after(index) for index in range(-1, 4)] == [True, True, False, False, False]
 
 
 def test_a_wait_beyond_the_default_maximum_raises_it_unless_one_is_given() -> None:

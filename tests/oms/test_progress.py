@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oms.domain.condition import ConditionError
-from oms.domain.plan import Plan, Step, parse_plan
+from oms.domain.plan import Plan, Step
+from oms.domain.plan_reader import parse_plan
 from oms.domain.progress import Advance, Facts, Undecided, advance
 
 
@@ -110,4 +111,4 @@ def test_a_job_does_and_skips_what_each_step_says_in_order_until_one_is_undecide
 def test_outputs_need_be_loaded_only_when_a_condition_lies_ahead(whens: list[str | None]) -> None:
     plan = plan_of(*whens)
     for after in range(-1, len(whens)):
-        assert plan.conditions_after(after) == any(when is not None for when in whens[after + 1 :])
+        assert plan.reads_after(after) == any(when is not None for when in whens[after + 1 :])
