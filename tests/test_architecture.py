@@ -54,8 +54,8 @@ ALLOWED: dict[str, set[str]] = {
 
 # Third-party packages that a part may import; parts that are not here may import any dependency.
 ALLOWED_OUTSIDE: dict[str, set[str]] = {
-    # holidays and cronsim are tables and arithmetic over dates, without a clock of their own. So is zoneinfo, of the standard
-    # library: it reads a zone's rules from files, once, as an engine is loaded; they are not state that a rule could see.
+    # holidays and cronsim are tables and arithmetic over dates, without a clock of their own. So is the standard
+    # library's zoneinfo: it reads a zone's rules from files once, as code is loaded; no rule can see them change.
     "oms/domain/": {"cel_expr_python", "cronsim", "holidays", "jsonschema_rs"},
     "oms/worker/": {"httpx"},
     "act/contract.py": {"pydantic", "pydantic_core"},

@@ -6,6 +6,8 @@ docs/calendars.md says all of it to users.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from oms.domain.calendar_base import HORIZON_MS, Calendar
 from oms.domain.calendar_batches import BatchCalendar
 from oms.domain.calendar_error import CalendarError
@@ -19,6 +21,7 @@ __all__ = ["HORIZON_MS", "Calendar", "CalendarError", "lane_calendar"]
 CHECKED_FROM_MS = 1_704_067_200_000
 """2024-01-01: whether it ever opens is looked at from here on, so that a plan is valid on every day or on none."""
 MAX_BATCHES = 100
+KEPT_CALENDARS = 1_000
 
 
 def lane_calendar(
@@ -41,9 +44,15 @@ def lane_calendar(
     Raises:
         CalendarError: one of them cannot be used; with the key, the place in its text, and what was expected there.
     """
+    return _calendar(timezone, open, batch_at, holidays)
+
+
+@lru_cache(maxsize=KEPT_CALENDARS)
+def _calendar(timezone: str, open_text: str | None, batch_at: str | None, holidays: str | None) -> Calendar | None:
+    """Make a calendar. Lanes of the same rule, in whatever plan and version, share what one has worked out."""
     on_clock = zone(timezone)
     closed_on = None if holidays is None else check_holidays(holidays)
-    hours = None if open is None else read_hours(open)
+    hours = None if open_text is None else read_hours(open_text)
     calendar: Calendar
     if batch_at is not None:
         calendar = BatchCalendar(on_clock, hours, _read_batches(batch_at, hours), closed_on)
@@ -51,10 +60,11 @@ def lane_calendar(
         return None
     else:
         calendar = HoursCalendar(on_clock, hours or ALL_DAY, closed_on)
-    try:
-        calendar.next_opening_ms(CHECKED_FROM_MS)
-    except CalendarError as error:
-        raise CalendarError("holidays", f"every opening is on a holiday of {holidays}: it never opens") from error
+    if closed_on is not None:
+        try:
+            calendar.next_opening_ms(CHECKED_FROM_MS)
+        except CalendarError as error:
+            raise CalendarError("holidays", f"every opening is on a holiday of {holidays}: it never opens") from error
     return calendar
 
 

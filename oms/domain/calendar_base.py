@@ -37,7 +37,7 @@ class Calendar(ABC):
 
     def __init__(self, zone: ZoneInfo, text: str, holidays: str | None) -> None:
         self.zone = zone
-        self.text = f"{text}{'' if holidays is None else f' except holidays of {holidays}'} ({zone.key})"
+        self.text = f"{text}{'' if holidays is None else f', except on holidays of {holidays}'} ({zone.key})"
 
     @abstractmethod
     def next_opening_ms(self, at_ms: int) -> int:

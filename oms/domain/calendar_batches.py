@@ -24,7 +24,7 @@ class BatchCalendar(Calendar):
         self, zone: ZoneInfo, hours: OpeningHours | None, times: tuple[int, ...], holidays: str | None
     ) -> None:
         at = ", ".join(clock(minutes) for minutes in times)
-        super().__init__(zone, f"batch at {at}{'' if hours is None else f' in {hours.text}'}", holidays)
+        super().__init__(zone, f"batch at {at}{'' if hours is None else f' within {hours.text}'}", holidays)
         self._hours = hours
         self._times = times
         self._holidays = holidays

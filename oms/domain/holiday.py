@@ -10,7 +10,7 @@ from datetime import date
 from functools import cache, lru_cache
 
 from oms.domain.calendar_error import CalendarError
-from oms.domain.naming import did_you_mean, listed, quote
+from oms.domain.naming import did_you_mean, listed, nearest, quote
 
 KEPT_YEARS = 1_000
 """Years of holidays kept in memory, over all calendars: a year of a calendar is a set of about 15 dates."""
@@ -56,8 +56,8 @@ def _near_part(country: str, part: str) -> str:
     if not parts:
         return f"; expected {quote(country)}"
     codes = {alias.casefold(): code for alias, code in country_holidays(country).subdivisions_aliases.items()}
-    near = did_you_mean(f"{country}-{codes.get(part.casefold(), part)}", [f"{country}-{code}" for code in parts])
-    return near or f"; expected one of {listed(parts)}"
+    named = codes.get(part.casefold()) or nearest(part, parts)
+    return f"; did you mean {quote(f'{country}-{named}')}?" if named else f"; expected one of {listed(parts)}"
 
 
 @lru_cache(maxsize=KEPT_YEARS)

@@ -50,9 +50,9 @@ def _names() -> frozenset[str]:
 def _near(name: str) -> str:
     """Return the hint for an unknown zone: the zone of that city, or the nearest name in that region, or in all."""
     region, _, city = name.rpartition("/")
-    of_city = sorted(known for known in _names() if known.rpartition("/")[2].casefold() == city.casefold())
+    of_city = [known for known in _names() if known.rpartition("/")[2].casefold() == city.casefold()]
     if of_city:
-        return f"; did you mean {quote(of_city[0])}?"
+        return f"; did you mean {quote(min(of_city, key=lambda known: (known.count('/'), known)))}?"
     in_region = [known for known in _names() if region and known.casefold().startswith(f"{region.casefold()}/")]
     return (
         did_you_mean(name, in_region)
