@@ -276,6 +276,7 @@ class Plan:
         input_schema: what a job's input must fit; None takes any.
         schedules: when jobs start by themselves.
         is_flat: there are only activities, one after the other, and nothing to undo.
+        has_undo: something may have to be undone.
     """
 
     id: str
@@ -289,6 +290,7 @@ class Plan:
     input_schema: OutputSchema | None = None
     schedules: tuple[PlanSchedule, ...] = ()
     is_flat: bool = field(init=False, repr=False, compare=False)
+    has_undo: bool = field(init=False, repr=False, compare=False)
     _lanes: dict[str, Lane] = field(init=False, repr=False, compare=False)
     _places: dict[str, int] = field(init=False, repr=False, compare=False)
     _last_reading: int = field(init=False, repr=False, compare=False)
@@ -296,6 +298,7 @@ class Plan:
     def __post_init__(self) -> None:
         conditional = [index for index, node in enumerate(self.sequence) if _reads(node)]
         object.__setattr__(self, "is_flat", all(isinstance(node, Step) and not node.undo for node in self.sequence))
+        object.__setattr__(self, "has_undo", any(step.undo for step in self.steps))
         object.__setattr__(self, "_lanes", {lane.id: lane for lane in self.lanes})
         object.__setattr__(self, "_places", {step.activity: index for index, step in enumerate(self.steps)})
         object.__setattr__(self, "_last_reading", max(conditional, default=-1))
