@@ -20,7 +20,7 @@ from oms.domain.errors import ConflictError
 from oms.domain.flow_failures import child_failed, no_signal, rounds_used_up, undecided
 from oms.domain.flow_start import begin_block, begin_items, begin_round, begin_undo, holds, wait_on
 from oms.domain.flow_stop import check_may_reopen, stop, stop_block
-from oms.domain.plan import ForEach, OnFailure, OnTimeout, Parallel, Plan, Repeat, Step, SubPlan, Wait
+from oms.domain.plan import Block, ForEach, OnFailure, OnTimeout, Parallel, Plan, Repeat, Step, SubPlan, Wait
 from oms.domain.run import (
     BlockKind,
     BlockRun,
@@ -150,8 +150,8 @@ class Flow:
         self._end(ending)
         self._work()
 
-    def restart(self, position: int) -> None:
-        """Stop everything, and run again from an entry of the sequence on."""
+    def stop_before(self, position: int) -> None:
+        """Stop everything, and stand before an entry of the sequence."""
         sequence = self._branch("")
         stop(self._ground, sequence, by="restart", keep=False)
         sequence.position = position - 1

@@ -44,6 +44,12 @@ def ancestors(branch: str) -> list[str]:
     return ["/".join(parts[: index + 1]) for index in range(len(parts))]
 
 
+def entry_of(path: str) -> int:
+    """Return the entry of the sequence in which something lies; -1 for what undoes an activity."""
+    entry = path.partition("/")[0].partition(".")[0]
+    return -1 if entry.startswith(UNDO) else int(entry)
+
+
 def is_undo(block: str) -> bool:
     """Tell whether a block undoes an activity."""
     return block.rpartition("/")[2].startswith(UNDO)

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, case, update
 
 from oms.domain.digest import canonical_json
 from oms.domain.task import Job
+from oms.storage.jobs import forget_outputs
 from oms.storage.tables import blocks, branches, jobs, signals, tasks
 from oms.storage.transaction import Transaction
 
@@ -50,8 +51,7 @@ def destroy_values(tx: Transaction, job: Job) -> None:
         if task.job_id == job.job_id:
             task.output = task.output_hmac = task.note = task.input = None
             task.error = None if task.error is None else ""
-    for key in [key for key in tx.outputs if key[0] == job.job_id]:
-        del tx.outputs[key]
+    forget_outputs(tx, job.job_id)
     for statement in _ERASED:
         tx.connection.execute(statement, {"this_job": job.job_id})
     tx.has_erased = True

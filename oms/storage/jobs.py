@@ -30,6 +30,8 @@ _LOCK_OF_TASKS = Prepared(
 )
 _KNOWN = Prepared(select(jobs.c.job_id).where(in_list(jobs.c.job_id, bindparam("ids"))), ["ids"])
 _BY_REFERENCE = Prepared(select(jobs).where(in_list(jobs.c.reference, bindparam("references"))), ["references"])
+_PARENT = Prepared(select(jobs.c.parent_job).where(jobs.c.job_id == bindparam("this_job")), ["this_job"])
+_PEEK = Prepared(select(jobs).where(jobs.c.job_id == bindparam("this_job")), ["this_job"])
 _OUTPUTS = Prepared(
     select(tasks.c.task_id, tasks.c.job_id, tasks.c.scope, tasks.c.activity, tasks.c.output).where(
         in_list(tasks.c.job_id, bindparam("ids")),
@@ -91,6 +93,24 @@ def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str
     return found
 
 
+def parent_of(tx: Transaction, job_id: int) -> int | None:
+    """Return the number of the job of which this one is a step; None where it is none, or is gone."""
+    known = tx.jobs.get(job_id)
+    if known is not None:
+        return known.parent_job
+    rows = _PARENT.rows(tx.connection, job_id)
+    return rows[0][0] if rows else None
+
+
+def peek_job(tx: Transaction, job_id: int) -> Job | None:
+    """Return a job as it stands, without locking it; None where it is gone."""
+    known = tx.jobs.get(job_id)
+    if known is not None:
+        return known
+    rows = _PEEK.rows(tx.connection, job_id)
+    return job_of_row(rows[0]) if rows else None
+
+
 def add_job(tx: Transaction, job: Job) -> None:
     """Insert ``job`` at the flush."""
     tx.jobs[job.job_id] = tx.new_jobs[job.job_id] = job
@@ -129,3 +149,20 @@ def give_output(tx: Transaction, task: Task, output: str) -> None:
 
 def _is_flat(tx: Transaction, job: Job) -> bool:
     return tx.plans.get(tx.connection, job.plan, job.plan_version).is_flat
+
+
+def forget_outputs(tx: Transaction, job_id: int) -> None:
+    """Read a job's outputs anew when they are asked for: which of them count has changed."""
+    for key in [key for key in tx.outputs if key[0] == job_id]:
+        del tx.outputs[key]
+
+
+def peek_outputs(tx: Transaction, job: Job) -> dict[str, str]:
+    """Return a job's own outputs as they stand, canonical JSON by name; the job need not be locked."""
+    tx.flush_tasks()
+    list_of = tx.dialect.list_parameter
+    rows = sorted(_OUTPUTS.rows(tx.connection, list_of([job.job_id]), list_of([""])))
+    outputs = {activity: output for _task_id, _job_id, _scope, activity, output in rows}
+    if not _is_flat(tx, job):
+        outputs.update((name, output) for _, _, name, output in runs_of(tx).outputs([job.job_id], [""]))
+    return outputs

@@ -30,7 +30,7 @@ Key = tuple[int, str]
 
 
 def _at(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return in_list(table.c.job_id, bindparam("ids")), in_list(table.c.path, bindparam("paths"))  # type: ignore[return-value]
+    return in_list(table.c.job_id, bindparam("ids")), in_list(table.c.path, bindparam("paths"))
 
 
 def _here(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -140,12 +140,11 @@ class Runs:
     def below(self, job_id: int, branch: str) -> list[Branch | BlockRun]:
         """Return everything that lies in a branch, and the branch itself."""
         self.flush()
-        found: list[Branch | BlockRun] = []
-        for row in self._tx.connection.execute(select(branches).where(*_below(branches, job_id, branch))):
-            found.append(self._known(self._branches, _branch_of(row)))
-        for row in self._tx.connection.execute(select(blocks).where(*_below(blocks, job_id, branch))):
-            found.append(self._known(self._blocks, _block_of(row)))
-        return found
+        execute = self._tx.connection.execute
+        found_branches = map(_branch_of, execute(select(branches).where(*_below(branches, job_id, branch))))
+        found_blocks = map(_block_of, execute(select(blocks).where(*_below(blocks, job_id, branch))))
+        found = [self._known(self._branches, row) for row in found_branches]
+        return found + [self._known(self._blocks, row) for row in found_blocks]
 
     def outputs(self, ids: Sequence[int], scopes: Sequence[str]) -> list[tuple[int, str, str, str]]:
         """Return job, scope, name and output of the named blocks of these jobs in these scopes."""
