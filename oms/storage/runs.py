@@ -118,7 +118,7 @@ class Runs:
         if key not in self._blocks:
             list_of = self._tx.dialect.list_parameter
             rows = _LOAD_BLOCKS.rows(self._tx.connection, list_of([job_id]), list_of([path]))
-            self._blocks[key] = _block_of(rows[0]) if rows else None
+            self._blocks[key] = block_of_row(rows[0]) if rows else None
         return self._blocks[key]
 
     def branches_of(self, job_id: int, block: str, state: RunState | None, limit: int | None) -> list[Branch]:
@@ -129,20 +129,20 @@ class Runs:
             rows = _ALL_CHILDREN.rows(connection, job_id, block)
         else:
             rows = _CHILDREN_IN.rows(connection, job_id, block, state.value, NO_LIMIT if limit is None else limit)
-        return [self._known(self._branches, _branch_of(row)) for row in rows]
+        return [self._known(self._branches, branch_of_row(row)) for row in rows]
 
     def waiting_for(self, job_id: int, signal: str) -> list[BlockRun]:
         """Return the waits for an event that run, the first that began first."""
         self.flush()
         rows = _WAITING_FOR.rows(self._tx.connection, job_id, signal, RunState.RUNNING.value)
-        return [self._known(self._blocks, _block_of(row)) for row in rows]
+        return [self._known(self._blocks, block_of_row(row)) for row in rows]
 
     def below(self, job_id: int, branch: str) -> list[Branch | BlockRun]:
         """Return everything that lies in a branch, and the branch itself."""
         self.flush()
         execute = self._tx.connection.execute
-        found_branches = map(_branch_of, execute(select(branches).where(*_below(branches, job_id, branch))))
-        found_blocks = map(_block_of, execute(select(blocks).where(*_below(blocks, job_id, branch))))
+        found_branches = map(branch_of_row, execute(select(branches).where(*_below(branches, job_id, branch))))
+        found_blocks = map(block_of_row, execute(select(blocks).where(*_below(blocks, job_id, branch))))
         found = [self._known(self._branches, row) for row in found_branches]
         return found + [self._known(self._blocks, row) for row in found_blocks]
 
@@ -195,12 +195,12 @@ class Runs:
         self._fill(
             self._branches,
             {(job_id, path) for job_id in ids for path in of_branches},
-            map(_branch_of, _LOAD_BRANCHES.rows(self._tx.connection, list_of(ids), list_of(of_branches))),
+            map(branch_of_row, _LOAD_BRANCHES.rows(self._tx.connection, list_of(ids), list_of(of_branches))),
         )
         self._fill(
             self._blocks,
             {(job_id, path) for job_id in ids for path in of_blocks},
-            map(_block_of, _LOAD_BLOCKS.rows(self._tx.connection, list_of(ids), list_of(of_blocks))),
+            map(block_of_row, _LOAD_BLOCKS.rows(self._tx.connection, list_of(ids), list_of(of_blocks))),
         )
 
     def _fill(self, known: dict[Key, Any], keys: set[Key], rows: Iterable[Any]) -> None:
@@ -235,13 +235,15 @@ def _below(table: Table, job_id: int, branch: str) -> tuple[ColumnElement[bool],
     return table.c.job_id == job_id, or_(table.c.path == branch, table.c.path.like(f"{branch}/%"))
 
 
-def _branch_of(row: Sequence[Any]) -> Branch:
+def branch_of_row(row: Sequence[Any]) -> Branch:
+    """Make the branch that a row of the table ``branches`` holds."""
     branch = Branch(*row)  # the columns stand in the fields' order, which a test holds
     branch.state = _STATE[branch.state]
     return branch
 
 
-def _block_of(row: Sequence[Any]) -> BlockRun:
+def block_of_row(row: Sequence[Any]) -> BlockRun:
+    """Make the block that a row of the table ``blocks`` holds."""
     block = BlockRun(*row)
     block.state = _STATE[block.state]
     block.kind = _KIND[block.kind]
