@@ -51,7 +51,7 @@ def _complete_one(tx: Transaction, wish: Complete) -> TaskAnswer:
     digest = keyed_digest(key_of(job), text)
     if is_repeat(Act.COMPLETE, task, wish.token, digest):
         return answer(task, job)
-    if task.status is TaskStatus.DONE and wish.token in (None, task.token):
+    if task.ended_by is Act.COMPLETE and task.status is TaskStatus.DONE and wish.token in (None, task.token):
         raise ConflictError(f"{task.name} is done already, with another output; the first one stands.")
     check_holder(Act.COMPLETE, task, wish.token)
     check_output(tx, task, job, wish.output)

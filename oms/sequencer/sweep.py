@@ -15,9 +15,12 @@ from oms.sequencer.fail import end_attempt
 from oms.sequencer.timers import fire_timers
 from oms.storage.jobs import lock_jobs
 from oms.storage.tasks import expired_tasks, next_due_ms, wake_due
+from oms.storage.timers import next_timer_ms
 from oms.storage.transaction import Transaction
 
 BATCH = 500
+MAX_FIRED = 100
+"""Each may begin many tasks."""
 SWEEPER = "oms"
 
 
@@ -62,7 +65,11 @@ def sweep(tx: Transaction, wishes: Sequence[Sweep]) -> list[Swept]:
             actor=SWEEPER,
             detail={"lease_expires_at": lease_ended_at},
         )
-    fired = fire_timers(tx, limit=BATCH)
+    fired = fire_timers(tx, limit=MAX_FIRED)
     tx.flush()
-    swept = Swept(expired=len(expired), fired=fired, next_due_ms=next_due_ms(tx))
+    swept = Swept(expired=len(expired), fired=fired, next_due_ms=_earliest(next_due_ms(tx), next_timer_ms(tx)))
     return [swept] * len(wishes)
+
+
+def _earliest(*moments: int | None) -> int | None:
+    return min((moment for moment in moments if moment is not None), default=None)
