@@ -25,7 +25,7 @@ from oms.sequencer.neighbours import look_for_ever, unstick_for_ever
 from oms.sequencer.plan_folder import reload_folder
 from oms.sequencer.purge import purge_for_ever
 from oms.sequencer.service import Service
-from oms.sequencer.sweep import BATCH, Sweep, sweep
+from oms.sequencer.sweep import Sweep, Swept, sweep
 from oms.sequencer.writer import Writer
 from oms.storage.store import Store
 
@@ -159,15 +159,16 @@ def _wakes_of(settings: Settings, store: Store, *, on_wake: Callable[[Mapping[st
 
 
 async def _sweep_for_ever(writer: Writer, interval_sec: float) -> None:
-    """Look for expired leases and due retries, for as long as the service runs."""
+    """Look for what is due by the clock, for as long as the service runs."""
+    clock = asyncio.get_running_loop().time
     wall, steady = time.time(), time.monotonic()
     while True:
         try:
+            began = clock()
             swept = await writer.run(sweep, Sweep())
-            if swept.expired:
-                log.warning("leases_expired", attempts=swept.expired)
-            if swept.expired < BATCH:
-                await asyncio.sleep(interval_sec)
+            _tell_swept(swept)
+            # Where there is more, the workers' calls come between all the same.
+            await asyncio.sleep(clock() - began if swept.more else interval_sec)
         except UnavailableError:
             await asyncio.sleep(max(interval_sec, 1.0))
         except Exception:
@@ -175,6 +176,19 @@ async def _sweep_for_ever(writer: Writer, interval_sec: float) -> None:
             log.exception("sweep_failed")
             await asyncio.sleep(max(interval_sec, 1.0))
         wall, steady = _watch_clock(wall, steady)
+
+
+def _tell_swept(swept: Swept) -> None:
+    if swept.expired:
+        log.warning("leases_expired", attempts=swept.expired)
+    if swept.stalled:
+        log.warning("tasks_stalled", tasks=swept.stalled, detail="GET /tasks?stalled=true lists them")
+    for fired in swept.fired:
+        told = {"plan": fired.plan, "reference": fired.reference, "at": fired.fire_at}
+        if fired.refused is None:
+            log.info("schedule_fired", **told)
+        else:
+            log.error("schedule_refused", **told, detail=fired.refused)
 
 
 def _watch_clock(wall: float, steady: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from oms.domain.plan import Plan
 from oms.storage.plans import put_plan, withdraw_missing
+from oms.storage.schedules import keep_schedules
 from oms.storage.transaction import Transaction
 
 
@@ -59,19 +60,28 @@ def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans
     answers = []
     for wish in wishes:
         withdrawn = _withdraw(tx, wish) if wish.is_whole else []
-        loaded = [LoadedVersion(id=plan.id, plan_version=put_plan(tx, plan, file=file)) for file, plan in wish.plans]
+        loaded = [_put(tx, plan, file=file) for file, plan in wish.plans]
         answers.append(LoadedPlans(loaded=loaded, withdrawn=withdrawn))
     return answers
 
 
+def _put(tx: Transaction, plan: Plan, *, file: str | None) -> LoadedVersion:
+    version = put_plan(tx, plan, file=file)
+    keep_schedules(tx, plan.id, [(each.cron, plan.timezone, each.reference) for each in plan.schedules])
+    return LoadedVersion(id=plan.id, plan_version=version)
+
+
 def _withdraw(tx: Transaction, wish: LoadPlans) -> list[str]:
-    return withdraw_missing(
+    withdrawn = withdraw_missing(
         tx,
         kept_files=wish.refused_files,
         kept_plans=[plan.id for _file, plan in wish.plans] + list(wish.refused_plans),
     )
+    for plan in withdrawn:
+        keep_schedules(tx, plan, [])
+    return withdrawn
 
 
 def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion]:
     """Put each plan in force."""
-    return [LoadedVersion(id=wish.plan.id, plan_version=put_plan(tx, wish.plan, file=None)) for wish in wishes]
+    return [_put(tx, wish.plan, file=None) for wish in wishes]

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from act.contract import format_time_ms
 from oms.domain.task import Job, JobState, Task
 from oms.sequencer.events import record_task
+from oms.sequencer.open_batches import open_polled
 from oms.storage.jobs import load_outputs, lock_jobs
 from oms.storage.tasks import claim_tasks, wake_due
 from oms.storage.transaction import Change, Transaction
@@ -53,6 +54,7 @@ def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
     by_lane: dict[str, list[int]] = {}
     for place, wish in enumerate(wishes):
         by_lane.setdefault(wish.lane, []).append(place)
+    open_polled(tx, by_lane)
     claimed = {
         lane: deque(claim_tasks(tx, lane=lane, limit=sum(wishes[place].limit for place in places)))
         for lane, places in by_lane.items()

@@ -21,13 +21,18 @@ HMAC_KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run ``plan`` for ``reference``, a ticket that says nothing about the person."""
+    """Run ``plan`` for ``reference``, a ticket that says nothing about the person.
+
+    ``actor`` is who starts it where nobody asks for it, and ``scheduled_for`` the moment for which its schedule did so.
+    """
 
     plan: str
     reference: str
     input: dict[str, Any]
     priority: int
     trace: str | None = None
+    actor: str | None = None
+    scheduled_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,10 @@ def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: di
     add_job(tx, job)
     found[wish.plan, wish.reference] = job
     assert job.hmac_key is not None
-    record_job(tx, job, "queued", detail={"priority": job.priority, "input_hmac": keyed_digest(job.hmac_key, text)})
+    detail: dict[str, Any] = {"priority": job.priority, "input_hmac": keyed_digest(job.hmac_key, text)}
+    if wish.scheduled_for is not None:
+        detail["scheduled_for"] = wish.scheduled_for
+    record_job(tx, job, "queued", actor=wish.actor, detail=detail)
     go_on(tx, job)
     return _answer(job, created=True)
 
