@@ -51,7 +51,8 @@ _EXPIRED = Prepared(
 
 def _first(column: Column[Any], which: TextClause) -> ScalarSelect[Any]:
     """Select the first of a column's values: a step along the index, where a min() would read all of it."""
-    return select(column).where(which).order_by(column).limit(literal_column("1")).scalar_subquery()
+    in_index = select(column).where(which, column >= literal_column("0"))
+    return in_index.order_by(column).limit(literal_column("1")).scalar_subquery()
 
 
 _NEXT_DUE = Prepared(
