@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.plan import Plan
+from oms.storage.batches import add_batches
 from oms.storage.plans import put_plan, withdraw_missing
 from oms.storage.schedules import keep_schedules
 from oms.storage.transaction import Transaction
@@ -68,6 +69,7 @@ def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans
 def _put(tx: Transaction, plan: Plan, *, file: str | None) -> LoadedVersion:
     version = put_plan(tx, plan, file=file)
     keep_schedules(tx, plan.id, [(each.cron, plan.timezone, each.reference) for each in plan.schedules])
+    add_batches(tx, (lane.id for lane in plan.lanes if lane.batch_max is not None))
     return LoadedVersion(id=plan.id, plan_version=version)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Select, bindparam, exists, func, insert, literal_column, select, update
@@ -104,10 +104,17 @@ def newest_due_ms(tx: Transaction, lane: str) -> int | None:
     return rows[0][0] if rows else None
 
 
+def add_batches(tx: Transaction, lanes: Iterable[str]) -> None:
+    """Make the rows of lanes that have none yet: when a plan is put in force, for later another may be at it, too."""
+    _ADD.many(tx.connection, [(lane, lane) for lane in sorted(set(lanes))])
+
+
 def lock_batch(tx: Transaction, lane: str) -> Batch | None:
     """Return a lane's last batch and lock it; None where another transaction is at it."""
-    _ADD.many(tx.connection, [(lane, lane)])
     rows = _LOCK.rows(tx.connection, lane)
+    if not rows:  # another has it, or its row is gone
+        add_batches(tx, [lane])
+        rows = _LOCK.rows(tx.connection, lane)
     return Batch(lane, *rows[0]) if rows else None
 
 
