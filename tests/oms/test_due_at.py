@@ -45,6 +45,7 @@ def test_a_task_is_due_so_many_seconds_or_business_days_after_it_was_queued_firs
     # Friday and Monday are the business days after that Wednesday; its lane has the holidays.
     assert due_at(permit, "TASK-2") == utc(at("2025-12-01 17:00"))
     clock.now_ms = at("2025-11-28 09:00")
+    permit.sweep()
     permit.complete(permit.pull_one("review"))
     assert due_at(permit, "TASK-3") is None
 
