@@ -18,12 +18,16 @@ from oms.sequencer.fire_schedules import BATCH as FIRES
 from oms.sequencer.fire_schedules import Fired, fire_schedules
 from oms.sequencer.open_batches import open_batches
 from oms.sequencer.tell_stalled import tell_stalled
+from oms.sequencer.timers import fire_timers
 from oms.storage.jobs import lock_jobs
 from oms.storage.schedules import next_fire_ms
 from oms.storage.tasks import expired_tasks, next_due_ms, wake_due
+from oms.storage.timers import next_timer_ms
 from oms.storage.transaction import Transaction
 
 BATCH = 500
+MAX_FIRED = 100
+"""Each may begin many tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +42,16 @@ class Swept:
     Attributes:
         expired: attempts that were taken back.
         stalled: tasks that had been queued for too long.
-        fired: schedules whose time had come.
+        schedules: those whose time had come.
+        fired: timers that were due in jobs.
         more: a batch was full: there may be more to do at once.
         next_due_ms: when something will be due again; None when nothing will.
     """
 
     expired: int
     stalled: int
-    fired: list[Fired]
+    schedules: list[Fired]
+    fired: int
     more: bool
     next_due_ms: int | None
 
@@ -58,13 +64,16 @@ def sweep(tx: Transaction, wishes: Sequence[Sweep]) -> list[Swept]:
     closed_more = close_windows(tx)
     opened_more = open_batches(tx)
     stalled, stalled_more = tell_stalled(tx)
-    fired = fire_schedules(tx)
+    schedules = fire_schedules(tx)
+    fired = fire_timers(tx, limit=MAX_FIRED)
     tx.flush()
+    full = expired == BATCH or fired == MAX_FIRED or len(schedules) == FIRES
     swept = Swept(
         expired=expired,
         stalled=stalled,
+        schedules=schedules,
         fired=fired,
-        more=expired == BATCH or closed_more or opened_more or stalled_more or len(fired) == FIRES,
+        more=full or closed_more or opened_more or stalled_more,
         next_due_ms=_next_due_ms(tx),
     )
     return [swept] * len(wishes)
@@ -93,5 +102,5 @@ def _expire(tx: Transaction) -> int:
 
 
 def _next_due_ms(tx: Transaction) -> int | None:
-    due = (next_due_ms(tx), next_fire_ms(tx))
+    due = (next_due_ms(tx), next_fire_ms(tx), next_timer_ms(tx))
     return min((moment for moment in due if moment is not None and moment < NEVER_MS), default=None)

@@ -60,9 +60,9 @@ def next_of(tower: Tower, plan: str = "report") -> list[str]:
 def test_a_schedule_starts_a_job_at_its_time_on_the_clock_of_the_plan(office: Tower, clock: Clock) -> None:
     assert next_of(office) == [utc(at("2025-11-21 02:30"))]
     clock.now_ms = at("2025-11-21 02:30") - 1
-    assert office.sweep().fired == []
+    assert office.sweep().schedules == []
     clock.advance(0.001)
-    (fired,) = office.sweep().fired
+    (fired,) = office.sweep().schedules
     assert (fired.plan, fired.reference, fired.refused) == ("report", "report-2025-11-21", None)
     assert fired.fire_at == utc(at("2025-11-21 02:30"))
     job = office.job("JOB-1")
@@ -70,7 +70,7 @@ def test_a_schedule_starts_a_job_at_its_time_on_the_clock_of_the_plan(office: To
     event = events(office.store)[0]["data"]
     assert (event["status"], event["actor"]) == ("queued", "oms")
     assert event["detail"]["scheduled_for"] == utc(at("2025-11-21 02:30"))
-    assert office.sweep().fired == []
+    assert office.sweep().schedules == []
     assert next_of(office) == [utc(at("2025-11-22 02:30"))]
     assert office.pull_one("robot").reference == "report-2025-11-21"
 
@@ -94,7 +94,7 @@ def test_it_fires_once_on_the_days_on_which_clocks_change(
     found = []
     for _ in range(2 * 24 * 2):
         clock.advance(1_800)
-        found += [fired.fire_at for fired in tower.sweep().fired]
+        found += [fired.fire_at for fired in tower.sweep().schedules]
     assert found == [utc(at(fire)) for fire in fires]
     assert started(tower) == [f"report-{fire[:10]}" for fire in fires]
 
@@ -103,8 +103,8 @@ def test_what_was_missed_while_nobody_was_there_is_made_up_once_with_the_latest_
     office: Tower, clock: Clock
 ) -> None:
     clock.now_ms = at("2025-11-24 11:00")
-    assert [fired.reference for fired in office.sweep().fired] == ["report-2025-11-24"]
-    assert office.sweep().fired == []
+    assert [fired.reference for fired in office.sweep().schedules] == ["report-2025-11-24"]
+    assert office.sweep().schedules == []
     assert next_of(office) == [utc(at("2025-11-25 02:30"))]
     assert started(office) == ["report-2025-11-24"]
 
@@ -112,20 +112,20 @@ def test_what_was_missed_while_nobody_was_there_is_made_up_once_with_the_latest_
 def test_a_start_that_reads_the_same_plans_again_forgets_no_missed_fire(office: Tower, clock: Clock) -> None:
     clock.now_ms = at("2025-11-22 11:00")
     office.put_plan(report(DAILY))
-    assert [fired.reference for fired in office.sweep().fired] == ["report-2025-11-22"]
+    assert [fired.reference for fired in office.sweep().schedules] == ["report-2025-11-22"]
 
 
 def test_a_new_schedule_does_not_fire_for_the_past_and_an_old_one_goes_on(office: Tower, clock: Clock) -> None:
     clock.now_ms = at("2025-11-22 11:00")
     office.put_plan(report({**HOURLY, "cron": "15 1 * * *"}, DAILY))
     assert next_of(office) == [utc(at("2025-11-23 01:15")), utc(at("2025-11-22 02:30") - 86_400_000)]
-    assert [fired.reference for fired in office.sweep().fired] == ["report-2025-11-22"]
+    assert [fired.reference for fired in office.sweep().schedules] == ["report-2025-11-22"]
 
 
 def test_a_schedule_of_another_cron_or_timezone_is_a_new_one(office: Tower, clock: Clock) -> None:
     clock.now_ms = at("2025-11-22 11:00")
     office.put_plan(report({**DAILY, "cron": "31 2 * * *"}))
-    assert office.sweep().fired == []
+    assert office.sweep().schedules == []
     office.put_plan(report(DAILY, timezone="UTC"))
     assert next_of(office) == ["2025-11-23T02:30:00.000Z"]
 
@@ -144,9 +144,9 @@ def test_a_plan_that_is_withdrawn_fires_no_more_and_anew_when_it_comes_back(offi
     office.run(load_plans, LoadPlans(plans=[]))
     assert next_of(office) == []
     clock.now_ms = at("2025-11-23 11:00")
-    assert office.sweep().fired == []
+    assert office.sweep().schedules == []
     office.run(load_plans, LoadPlans(plans=[("report.yaml", plan)]))
-    assert office.sweep().fired == []
+    assert office.sweep().schedules == []
     assert next_of(office) == [utc(at("2025-11-24 02:30"))]
 
 
@@ -154,13 +154,13 @@ def test_a_file_at_fault_leaves_the_schedules_of_its_last_good_version(office: T
     office.run(load_plans, LoadPlans(plans=[("report.yaml", parse_plan(report(DAILY)))]))
     office.run(load_plans, LoadPlans(plans=[], refused_files=["report.yaml"]))
     clock.now_ms = at("2025-11-21 02:30")
-    assert len(office.sweep().fired) == 1
+    assert len(office.sweep().schedules) == 1
 
 
 def test_a_reference_that_is_there_already_is_the_same_job(office: Tower, clock: Clock) -> None:
     office.start("report", reference="report-2025-11-21", data={"kind": "daily"})
     clock.now_ms = at("2025-11-21 02:30")
-    assert [fired.refused for fired in office.sweep().fired] == [None]
+    assert [fired.refused for fired in office.sweep().schedules] == [None]
     assert started(office) == ["report-2025-11-21"]
 
 
@@ -169,7 +169,7 @@ def test_a_fire_and_a_start_of_the_same_reference_in_one_transaction_are_one_job
     with office.transaction() as tx:
         start(tx, [Start("report", "report-2025-11-21", {"kind": "daily"}, 0)])
         (swept,) = sweep(tx, [Sweep()])
-    assert [fired.refused for fired in swept.fired] == [None]
+    assert [fired.refused for fired in swept.schedules] == [None]
     assert started(office) == ["report-2025-11-21"]
 
 
@@ -178,11 +178,11 @@ def test_a_fire_that_is_refused_stops_no_other_and_is_told(office: Tower, clock:
     office.put_plan(report(DAILY, plan="other"))
     office.start("report", reference="report-2025-11-21", data={"kind": "another"})
     clock.now_ms = at("2025-11-21 02:30")
-    refused = {fired.plan: fired.refused for fired in office.sweep().fired}
+    refused = {fired.plan: fired.refused for fired in office.sweep().schedules}
     assert refused["other"] is None
     assert "with another input" in (refused["report"] or "")
     assert "longer than 200" in (refused["long"] or "")
-    assert office.sweep().fired == []
+    assert office.sweep().schedules == []
     assert started(office) == ["report-2025-11-21", "report-2025-11-21"]
 
 
@@ -191,7 +191,7 @@ def test_a_sweep_fires_a_bounded_batch(tower: Tower, clock: Clock, monkeypatch: 
     for number in range(3):
         tower.put_plan(report(DAILY, plan=f"report_{number}"))
     clock.now_ms = at("2025-11-21 02:30")
-    assert [len(tower.sweep().fired) for _ in range(3)] == [2, 1, 0]
+    assert [len(tower.sweep().schedules) for _ in range(3)] == [2, 1, 0]
 
 
 def test_a_fire_that_fails_or_is_told_to_have_failed_starts_one_job(
@@ -223,7 +223,7 @@ def test_several_towers_that_sweep_at_once_fire_each_schedule_once(databases: Da
         def look(tower: Tower) -> None:
             begin.wait()
             for _ in range(4):
-                fired.extend(each.reference for each in tower.sweep().fired)
+                fired.extend(each.reference for each in tower.sweep().schedules)
 
         threads = [threading.Thread(target=look, args=(tower,)) for tower in towers]
         for thread in threads:
