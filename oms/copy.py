@@ -26,6 +26,7 @@ from oms.storage.tables import (
     jobs,
     lane_controls,
     lane_counts,
+    lane_turns,
     leases,
     outbox,
     plans,
@@ -51,6 +52,7 @@ TABLES = (
     workers,
     lane_counts,
     lane_controls,
+    lane_turns,
     durations,
 )
 """All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers, and

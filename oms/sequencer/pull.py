@@ -11,9 +11,10 @@ from pydantic_core import from_json
 
 from act.contract import format_time_ms
 from oms.domain.task import Job, JobState, Task
+from oms.sequencer.admission import claim_in_lanes
 from oms.sequencer.events import record_task
 from oms.storage.jobs import load_outputs, lock_jobs
-from oms.storage.tasks import claim_tasks, wake_due
+from oms.storage.tasks import wake_due
 from oms.storage.transaction import Change, Transaction
 
 
@@ -53,10 +54,8 @@ def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
     by_lane: dict[str, list[int]] = {}
     for place, wish in enumerate(wishes):
         by_lane.setdefault(wish.lane, []).append(place)
-    claimed = {
-        lane: deque(claim_tasks(tx, lane=lane, limit=sum(wishes[place].limit for place in places)))
-        for lane, places in by_lane.items()
-    }
+    wanted = {lane: sum(wishes[place].limit for place in places) for lane, places in by_lane.items()}
+    claimed = {lane: deque(tasks) for lane, tasks in claim_in_lanes(tx, wanted).items()}
     job_ids = sorted({task.job_id for tasks in claimed.values() for task in tasks})
     lock_jobs(tx, job_ids)
     load_outputs(tx, job_ids)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from oms.domain.errors import UnavailableError
-from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
+from oms.sequencer.known_lanes import LANE_IS_ALIVE_SEC
 from oms.sequencer.writer import Writer
 from oms.storage.retention import delete_jobs, finished_jobs, forget_lanes, forget_workers, undelivered_jobs
 from oms.storage.transaction import Transaction

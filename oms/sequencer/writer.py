@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from oms.domain.errors import OmsError, UnavailableError
+from oms.domain.errors import BusyError, OmsError, UnavailableError
 from oms.sequencer.command import Command
+from oms.sequencer.held_back import HeldBack
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.waiting import Parked, Waiting
@@ -83,6 +84,7 @@ class Writer:
         self._on_ready = on_ready
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting = Waiting()
+        self._held_back = HeldBack(self.wake)
         self._seen: dict[tuple[str, str], int] = {}
         self._threads = [
             threading.Thread(target=self._work, args=(number,), name=f"writer-{number}", daemon=True)
@@ -160,6 +162,7 @@ class Writer:
 
     def end_waits(self) -> None:
         """Answer every waiting pull with nothing, and let none wait from now on."""
+        self._held_back.close()
         for command in self._waiting.close():
             command.answer([[]])
 
@@ -262,11 +265,18 @@ class Writer:
                 again = [command for command in commands if is_busy(tx, command.wishes) and self._may_try(command)]
                 commands = [command for command in commands if command not in again] if again else commands
                 answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])
+                if tx.has_found_busy:
+                    again += (
+                        busy := [command for command, result in answers if self._is_to_come_again(command, result)]
+                    )
+                    answers = [(command, result) for command, result in answers if command not in busy]
                 wake_due(tx)
+                self._held_back.wake_freed(tx)
                 waited = self._waiting.take(tx.woken)
                 pulls = [command for command in commands if command.verb is pull]
                 # Those that have waited were there first.
                 answers += _run_verbs(tx, waited + sorted(pulls, key=_is_new))
+                opens_in = self._held_back.note(tx)
                 seen = self._note_workers(tx, pulls)
         except BaseException:
             self._tell(self._park([(command, [[]]) for command in waited], turn=turn, contended=set()))
@@ -274,6 +284,9 @@ class Writer:
         self._seen.update(dict.fromkeys(seen, tx.now_ms))
         for command in again:
             self._try_again(command)
+        if opens_in:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._held_back.open_in, opens_in)
         left_ready = tx.woken - tx.claimed
         if left_ready and self._store.is_shared:
             self.wake(left_ready)  # who parked since `waited` was taken, saw nothing of this transaction
@@ -307,6 +320,11 @@ class Writer:
             return True
         command.tries = 0
         return False
+
+    def _is_to_come_again(self, command: Command, result: list[Any] | Exception) -> bool:
+        """Whether a command found what it is about in others' hands, did nothing, and may come again."""
+        is_busy = isinstance(result, list) and bool(result) and all(isinstance(it, BusyError) for it in result)
+        return is_busy and self._may_try(command)
 
     def _try_again(self, command: Command) -> None:
         """Let a command come again a little later."""

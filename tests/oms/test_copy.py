@@ -38,6 +38,7 @@ from oms.storage.tables import (
     hand_outs,
     jobs,
     lane_controls,
+    lane_turns,
     leases,
     metadata,
     outbox,
@@ -63,6 +64,7 @@ ROWS_OF_BLOCKS: list[tuple[Table, dict[str, Any]]] = [
     (timers, {"due_at": 2**40, "job_id": 1, "path": "1", "kind": "wait"}),
     (schedules, {"plan": "single", "number": 0, "cron": "0 6 * * *", "timezone": "UTC", "next_at": 2**40}),
     (lane_controls, {"lane": "only", "paused_at": 1, "seq": 1}),
+    (lane_turns, {"lane": "only"}),
     (
         durations,
         {"plan": "single", "activity": "a", "lane": "a", "wait_ms": "[]", "work_ms": "[]"}
