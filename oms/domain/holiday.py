@@ -62,9 +62,8 @@ def _near_part(country: str, part: str) -> str:
 
 @lru_cache(maxsize=KEPT_YEARS)
 def _holidays(name: str, year: int) -> frozenset[date]:
-    """Return a year's holidays. The years beside it are computed too: a New Year's Day can be observed in December."""
+    """Return a year's holidays; a New Year's Day that is observed in December is one of the year before."""
     from holidays import country_holidays  # noqa: PLC0415
 
     country, _, part = name.partition("-")
-    found = country_holidays(country, part or None, years=(year - 1, year, year + 1))
-    return frozenset(day for day in found if day.year == year)
+    return frozenset(country_holidays(country, part or None, years=year))

@@ -139,13 +139,15 @@ class _Reader:
                     )
             weekdays |= {(first + more) % 7 for more in range((last - first) % 7 + 1)}
             shown.append(DAYS[first] if first == last else f"{DAYS[first]}-{DAYS[last]}")
-            if not self._takes(",", before="word"):
+            if not self._takes(","):
                 return weekdays, ",".join(shown)
 
     def _day(self) -> int:
         text = self._token.text
         if self._token.kind == "number":
             raise self._fault('a window names its days first, such as "daily 08:00-17:00"')
+        if text == "daily":
+            raise self._fault("daily stands alone, not in a list of days")
         if text not in DAYS:
             short = text[:3].capitalize()
             near = f"; did you mean {quote(short)}?" if short in DAYS else did_you_mean(text, (*DAYS, "daily"))

@@ -278,9 +278,24 @@ def test_a_stall_clock_that_would_run_for_ages_runs_out_after_ten_years() -> Non
     start = ms("2026-11-24T10:00Z")
     assert rare.add_open_ms(start, 365 * DAY_MS) == start + HORIZON_MS
     assert made(batch="03:00").add_open_ms(start, 2 * HORIZON_MS) == start + HORIZON_MS
-    weeks = HORIZON_MS // (7 * DAY_MS)
-    assert rare.add_open_ms(start, weeks * MINUTE_MS) <= start + HORIZON_MS
-    assert rare.open_ms_between(start, start + HORIZON_MS) >= weeks * MINUTE_MS
+    for days in range(30):  # whatever the last minutes' place in their block
+        begins = start + days * DAY_MS
+        reached = rare.open_ms_between(begins, begins + HORIZON_MS)
+        assert rare.add_open_ms(begins, reached) <= begins + HORIZON_MS
+        assert rare.add_open_ms(begins, reached + MINUTE_MS) == begins + HORIZON_MS
+
+
+@pytest.mark.parametrize("zone", ["Etc/GMT+12", "Pacific/Pago_Pago", "UTC", "Pacific/Kiritimati"])
+def test_nothing_is_lost_where_two_blocks_meet(zone: str) -> None:
+    for closed in range(0, 1440, 30):  # half an hour a day
+        lane = made(f"daily {clock((closed + 30) % 1440)}-{clock(closed)}", zone=zone)
+        for start in range(700 * BLOCK_MS, 703 * BLOCK_MS, BLOCK_MS):
+            full = lane.open_ms_between(start, start + BLOCK_MS)
+            assert full == 28 * 23.5 * HOUR_MS
+            end = lane.add_open_ms(start, full)
+            assert end in (start + BLOCK_MS, start + BLOCK_MS - HOUR_MS // 2)
+            closes = lane.closes_at_ms(start + BLOCK_MS - 1)
+            assert closes is None or start + BLOCK_MS <= closes < start + BLOCK_MS + DAY_MS
 
 
 def test_a_calendar_that_is_asked_about_all_times_does_not_grow_for_ever() -> None:

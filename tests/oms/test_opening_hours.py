@@ -68,6 +68,7 @@ def test_the_text_is_written_anew() -> None:
         ("mon-fri 08:00-12:00", 0, 'found "mon"; did you mean "Mon"?'),
         ("Mon-Wednesday 08:00-12:00", 4, 'found "Wednesday"; did you mean "Wed"?'),
         ("dayly 08:00-12:00", 0, 'found "dayly"; did you mean "daily"?'),
+        ("Mon, daily 08:00-12:00", 5, 'daily stands alone, not in a list of days; found "daily"'),
         ("Mon-Mon 08:00-12:00", 0, "a range from Mon to Mon: write one day, or daily"),
         ("Mon 08:00", 9, 'expected the end of the window, such as "08:00-17:00"; found the end'),
         ("Mon 08:00-", 10, "expected a time such as 08:00; found the end"),
