@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from oms.domain.lane_control import NO_CAPS, caps_of
 from oms.domain.plan import Plan
 from oms.sequencer.pause_lane import wake_lane
-from oms.storage.lane_controls import all_controls, control_changed, keep_turns, lock_controls
+from oms.storage.lane_controls import all_controls, control_changed, forget_hand_outs, keep_turns, lock_controls
 from oms.storage.transaction import Transaction
 
 
@@ -30,6 +30,8 @@ def keep_caps(tx: Transaction, plans: Iterable[Plan]) -> bool:
         control.caps = wanted.get(lane, NO_CAPS)
         control_changed(tx, control)
         wake_lane(tx, lane)
+        if not control.caps.rates:
+            forget_hand_outs(tx, lane)
     if changed:
         keep_turns(tx, set(wanted))
     return True

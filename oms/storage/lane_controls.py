@@ -57,6 +57,7 @@ _NOTE = insert_rows(hand_outs, ["lane", "at"])
 _FORGET = Prepared(
     delete(hand_outs).where(hand_outs.c.lane == _THIS, hand_outs.c.at < bindparam("until")), ["this_lane", "until"]
 )
+_FORGET_ALL = Prepared(delete(hand_outs).where(hand_outs.c.lane == _THIS), ["this_lane"])
 _BRING_BACK = Prepared(
     update(hand_outs)
     .where(hand_outs.c.lane == _THIS, hand_outs.c.at > bindparam("latest"))
@@ -117,6 +118,11 @@ def keep_turns(tx: Transaction, capped: set[str]) -> None:
     there = set(tx.connection.execute(_ALL_TURNS).scalars())
     _INSERT_TURNS.many(tx.connection, [(lane,) for lane in sorted(capped - there)])
     _DELETE_TURN.many(tx.connection, [(lane,) for lane in sorted(take_turns(tx, there - capped))])
+
+
+def forget_hand_outs(tx: Transaction, lane: str) -> None:
+    """Forget all hand-outs of a lane that has no rate any more."""
+    _FORGET_ALL.many(tx.connection, [(lane,)])
 
 
 def take_turns(tx: Transaction, lanes: Iterable[str]) -> set[str]:
