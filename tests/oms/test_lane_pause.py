@@ -14,8 +14,10 @@ import pytest
 from act.contract import EVENT
 from oms.domain.errors import NotFoundError
 from oms.sequencer import neighbours
+from oms.sequencer.deliver import StopStream, stop_streams
 from oms.sequencer.pause_lane import LaneStands, PauseLane, ResumeLane, pause_lanes, resume_lanes
 from oms.sequencer.pull import LeasedTask, Pull, pull
+from oms.sequencer.purge import PurgeLanes, purge_lanes
 from oms.sequencer.start import Start, start
 from oms.sequencer.writer import Writer
 from oms.storage.store import Store, open_store
@@ -37,6 +39,7 @@ from tests.oms.support import (
     until,
     working,
 )
+from tests.oms.test_retention import hand_over
 
 ONLY = Pull(lane="only", limit=1)
 
@@ -334,6 +337,32 @@ async def test_the_relay_delivers_a_lane_s_events_in_order(site: Site) -> None:
             await oms.post("/lanes/only/resume", {"actor": "boss"})
         await until(lambda: len(ledger.streams["LANE-only"]) == 6, what="the ledger has them")
         assert ledger.streams["LANE-only"] == [row.body for row in event_rows(oms.store, "LANE-only")]
+
+
+def test_a_lane_s_old_events_leave_once_the_ledger_has_them_and_are_counted_on(tower: Tower, clock: Clock) -> None:
+    pause(tower)
+    resume(tower)
+    tower.start("single", "T-1")
+    clock.advance(2)
+    assert tower.run(purge_lanes, PurgeLanes(keep_ms=1_000)) == [0], "the ledger does not have them"
+    hand_over(tower)
+    pause(tower)
+    assert tower.run(purge_lanes, PurgeLanes(keep_ms=2_001)) == [0], "their time has not come"
+    assert tower.run(purge_lanes, PurgeLanes(keep_ms=0)) == [2], "the newest has not been delivered"
+    assert [event["id"] for event in lane_events(tower.store)] == ["LANE-only.3"]
+    assert event_rows(tower.store, "JOB-1"), "a job's leave with it"
+    hand_over(tower)
+    assert tower.run(purge_lanes, PurgeLanes(keep_ms=0)) == [1]
+    resume(tower)
+    assert [event["id"] for event in lane_events(tower.store)] == ["LANE-only.4"]
+
+
+def test_a_lane_s_events_stay_while_the_ledger_refuses_its_stream(tower: Tower, clock: Clock) -> None:
+    pause(tower)
+    hand_over(tower)
+    tower.run(stop_streams, StopStream("LANE-only", "LANE-only.1", "fork", "another event stands there"))
+    clock.advance(1)
+    assert tower.run(purge_lanes, PurgeLanes(keep_ms=0)) == [0]
 
 
 # Over HTTP.
