@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from oms.domain.errors import BusyError
+from oms.domain.errors import BusyError, InvalidInputError, OmsError
 from oms.domain.plan import Plan
-from oms.domain.plan_faults import PlanError
+from oms.domain.plan_links import called_plans, refused_for_cycles, shown_cycle
 from oms.sequencer.lane_caps import keep_caps
-from oms.storage.plans import in_force, lock_in_force, missing, put_plan, withdraw
+from oms.storage.plans import in_force_of, lock_in_force, missing, put_plan, withdraw
 from oms.storage.transaction import Transaction
 
 
@@ -39,11 +39,27 @@ class LoadedVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosesCycle:
+    """A plan that is refused because it and others would call each other in a circle.
+
+    Attributes:
+        file: its file.
+        id: its id; what was in force of it before still is.
+        circle: the ids on the way from it back to it.
+    """
+
+    file: str
+    id: str
+    circle: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedPlans:
-    """What is in force now, and which plans are so no more because their files are gone."""
+    """What is in force now, which plans are so no more because their files are gone, and which are refused."""
 
     loaded: list[LoadedVersion]
     withdrawn: list[str]
+    refused: list[ClosesCycle] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +69,47 @@ class PutPlan:
     plan: Plan
 
 
-def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans | BusyError]:
+def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans | OmsError]:
     """Put the good plans of a folder in force.
 
     A refused file leaves its last good version in force; a file that is gone takes its plan out of force. Jobs run
-    to their end on the version they started with, whatever happens here; lanes get the caps of the plans in force.
+    to their end on the version they started with, whatever happens here; lanes get the caps of the plans in force. A
+    plan that closes a circle of calls is refused; one that calls a plan which is not there is not, for that one may
+    come later.
     """
     lock_in_force(tx)
-    answers: list[LoadedPlans | BusyError] = []
+    answers: list[LoadedPlans | OmsError] = []
     for wish in wishes:
-        withdrawn = _missing(tx, wish) if wish.is_whole else []
-        if not _keep_caps(tx, [plan for _file, plan in wish.plans], withdrawn):
+        leaving = _missing(tx, wish) if wish.is_whole else []
+        circles = _circles(tx, [plan for _file, plan in wish.plans], leaving=leaving)
+        good = [(file, plan) for file, plan in wish.plans if plan.id not in circles]
+        if not keep_caps(tx, coming=[plan for _file, plan in good], leaving=leaving):
             answers.append(_busy(tx))
             continue
-        withdraw(tx, withdrawn)
-        loaded = [LoadedVersion(id=plan.id, plan_version=put_plan(tx, plan, file=file)) for file, plan in wish.plans]
-        answers.append(LoadedPlans(loaded=loaded, withdrawn=withdrawn))
+        withdraw(tx, leaving)
+        loaded = [LoadedVersion(id=plan.id, plan_version=put_plan(tx, plan, file=file)) for file, plan in good]
+        refused = [ClosesCycle(file, plan.id, circles[plan.id]) for file, plan in wish.plans if plan.id in circles]
+        answers.append(LoadedPlans(loaded=loaded, withdrawn=leaving, refused=refused))
     return answers
+
+
+def _circles(tx: Transaction, new: Sequence[Plan], *, leaving: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return the circle of each new plan that would close one.
+
+    What is in force is read from the new plans' calls on, without what leaves. A job that all the same calls a plan it
+    is itself called by fails at that step.
+    """
+    known: dict[str, Plan] = {}
+    names = {name for plan in new for name in called_plans(plan)}
+    if not names:  # then no circle goes through a new plan
+        return {}
+    names |= {plan.id for plan in new}
+    while names:
+        versions = in_force_of(tx, names - set(leaving))
+        found = [tx.plans.get(tx.connection, name, version) for name, version in versions.items()]
+        known |= {plan.id: plan for plan in found}
+        names = {name for plan in found for name in called_plans(plan)} - known.keys()
+    return refused_for_cycles(new, known)
 
 
 def _missing(tx: Transaction, wish: LoadPlans) -> list[str]:
@@ -80,32 +120,20 @@ def _missing(tx: Transaction, wish: LoadPlans) -> list[str]:
     )
 
 
-def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion | BusyError]:
-    """Put each plan in force."""
+def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion | OmsError]:
+    """Put each plan in force; one that closes a circle of calls is refused."""
     lock_in_force(tx)
-    answers: list[LoadedVersion | BusyError] = []
+    answers: list[LoadedVersion | OmsError] = []
     for wish in wishes:
-        if _keep_caps(tx, [wish.plan], []):
+        circles = _circles(tx, [wish.plan])
+        if circles:
+            message = f"The plan {wish.plan.id!r} is refused: {shown_cycle(circles[wish.plan.id])}."
+            answers.append(InvalidInputError(message))
+        elif keep_caps(tx, coming=[wish.plan], leaving=[]):
             answers.append(LoadedVersion(id=wish.plan.id, plan_version=put_plan(tx, wish.plan, file=None)))
         else:
             answers.append(_busy(tx))
     return answers
-
-
-def _keep_caps(tx: Transaction, coming: Sequence[Plan], leaving: Sequence[str]) -> bool:
-    """Give the lanes the caps that they have once these plans have come and left; False where that must wait."""
-    replaced = {plan.id for plan in coming}.union(leaving)
-    staying = [
-        _compiled(tx, plan, version) for plan, version in in_force(tx.connection).items() if plan not in replaced
-    ]
-    return keep_caps(tx, [*(plan for plan in staying if plan is not None), *coming])
-
-
-def _compiled(tx: Transaction, plan: str, version: int) -> Plan | None:
-    try:
-        return tx.plans.get(tx.connection, plan, version)
-    except PlanError:
-        return None  # another release wrote it; that this one cannot read it must not keep a better one out
 
 
 def _busy(tx: Transaction) -> BusyError:

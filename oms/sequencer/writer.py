@@ -22,6 +22,7 @@ import structlog
 from sqlalchemy import Connection
 
 from oms.domain.errors import BusyError, OmsError, UnavailableError
+from oms.sequencer.batch import Answers, run_verbs
 from oms.sequencer.command import Command
 from oms.sequencer.held_back import HeldBack
 from oms.sequencer.pull import LeasedTask, Pull, pull
@@ -37,7 +38,6 @@ log = structlog.get_logger(__name__)
 W = TypeVar("W")
 R = TypeVar("R")
 Verb = Callable[[Transaction, Sequence[W]], Sequence[R]]
-Answers = list[tuple[Command, list[Any] | Exception]]
 
 MAX_COMMANDS = 256
 """How many commands one transaction takes at most: beyond, a larger batch is no cheaper per command."""
@@ -77,11 +77,13 @@ class Writer:
         now_ms: Callable[[], int] | None = None,
         on_recorded: Callable[[], None],
         on_ready: Callable[[Mapping[str, int]], None] | None = None,
+        on_due: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._now_ms = now_ms
         self._on_recorded = on_recorded
         self._on_ready = on_ready
+        self._on_due = on_due
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting = Waiting()
         self._held_back = HeldBack(self.wake)
@@ -264,7 +266,7 @@ class Writer:
                 lock_wished_jobs(tx, [wish for command in commands for wish in command.wishes if is_about_job(wish)])
                 again = [command for command in commands if is_busy(tx, command.wishes) and self._may_try(command)]
                 commands = [command for command in commands if command not in again] if again else commands
-                answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])
+                answers = run_verbs(tx, [command for command in commands if command.verb is not pull])
                 if tx.has_found_busy:
                     again += (
                         busy := [command for command, result in answers if self._is_to_come_again(command, result)]
@@ -275,7 +277,7 @@ class Writer:
                 waited = self._waiting.take(tx.woken)
                 pulls = [command for command in commands if command.verb is pull]
                 # Those that have waited were there first.
-                answers += _run_verbs(tx, waited + sorted(pulls, key=_is_new))
+                answers += run_verbs(tx, waited + sorted(pulls, key=_is_new))
                 opens_in = self._held_back.note(tx)
                 seen = self._note_workers(tx, pulls)
         except BaseException:
@@ -291,6 +293,9 @@ class Writer:
         if left_ready and self._store.is_shared:
             self.wake(left_ready)  # who parked since `waited` was taken, saw nothing of this transaction
         self._tell(self._park(answers, turn=turn, contended=tx.contended), recorded=tx.recorded, left_ready=left_ready)
+        if tx.due_now and self._on_due is not None:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._on_due)
 
     def _park(self, answers: Answers, *, turn: int, contended: set[str]) -> Answers:
         """Let the pulls that got nothing wait, those that have waited at their old place; return all other answers.
@@ -380,18 +385,3 @@ class Writer:
 
 def _is_new(command: Command) -> bool:
     return not command.has_waited
-
-
-def _run_verbs(tx: Transaction, commands: list[Command]) -> Answers:
-    """Run each verb once, on the wishes of all its commands; give each command its share of the answers.
-
-    The commands of a batch wait at the same time, so any order among them is a right one.
-    """
-    by_verb: dict[Any, list[Command]] = {}
-    for command in commands:
-        by_verb.setdefault(command.verb, []).append(command)
-    answers: Answers = []
-    for verb, group in by_verb.items():
-        results = iter(verb(tx, [wish for command in group for wish in command.wishes]))
-        answers += [(command, [next(results) for _ in command.wishes]) for command in group]
-    return answers

@@ -16,7 +16,19 @@ from act.contract import LANE_PREFIX
 from hmskit.prepared import Prepared
 from oms.domain.task import FINISHED
 from oms.storage.lane_controls import all_controls
-from oms.storage.tables import LIVE, jobs, lane_counts, outbox, stopped_streams, tasks, workers
+from oms.storage.tables import (
+    LIVE,
+    blocks,
+    branches,
+    jobs,
+    lane_counts,
+    outbox,
+    signals,
+    stopped_streams,
+    tasks,
+    timers,
+    workers,
+)
 from oms.storage.transaction import Transaction, in_list
 
 _FINISHED = Prepared(
@@ -53,6 +65,10 @@ _LANE_EVENTS = Prepared(
 )
 _DELETE_EVENTS_BY_ID = Prepared(delete(outbox).where(in_list(outbox.c.id, bindparam("ids"))), ["ids"])
 _DELETE_TASKS = Prepared(delete(tasks).where(in_list(tasks.c.job_id, bindparam("ids"))), ["ids"])
+_DELETE_OF_JOBS = [
+    Prepared(delete(table).where(in_list(table.c.job_id, bindparam("ids"))), ["ids"])
+    for table in (branches, blocks, signals, timers)
+]
 _DELETE_JOBS = Prepared(delete(jobs).where(in_list(jobs.c.job_id, bindparam("ids"))), ["ids"])
 
 _UNSEEN = Prepared(
@@ -142,7 +158,8 @@ def delete_jobs(tx: Transaction, ids: Sequence[int]) -> None:
     """Delete locked, finished jobs with their tasks and events. No live task goes, so that no count changes."""
     numbers = tx.dialect.list_parameter(list(ids))
     _DELETE_EVENTS.many(tx.connection, [(tx.dialect.list_parameter([f"JOB-{number}" for number in ids]),)])
-    _DELETE_TASKS.many(tx.connection, [(numbers,)])
+    for statement in (*_DELETE_OF_JOBS, _DELETE_TASKS):
+        statement.many(tx.connection, [(numbers,)])
     _DELETE_JOBS.many(tx.connection, [(numbers,)])
 
 
