@@ -16,7 +16,7 @@ from fastapi_offline import FastAPIOffline
 import oms
 from act.client import LedgerClient
 from hmskit.same_site import SameSiteOnly
-from oms.api import control, health, jobs, plans, problems, tasks
+from oms.api import control, health, jobs, lanes, plans, problems, tasks
 from oms.config import Settings
 from oms.domain.errors import UnavailableError
 from oms.relay.loop import Relay
@@ -117,7 +117,7 @@ def create_app(
     )
     app.state.settings = settings
     problems.install(app)
-    for router in (jobs.router, control.router, tasks.router, plans.router, health.router):
+    for router in (jobs.router, control.router, tasks.router, lanes.router, plans.router, health.router):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,

@@ -10,12 +10,14 @@ from sqlalchemy import Connection, func, select
 
 from act.contract import format_time_ms
 from oms.domain.errors import NotFoundError
+from oms.domain.lane_control import LaneControl
 from oms.domain.task import Job, Task, TaskStatus
 from oms.sequencer.block_views import outputs_of_blocks, running_blocks
+from oms.sequencer.known_lanes import LANE_IS_ALIVE_SEC
 from oms.sequencer.place import shown_available_at
-from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
 from oms.sequencer.wishes import no_job, number_of
 from oms.storage.jobs import job_of_row
+from oms.storage.lane_controls import all_controls
 from oms.storage.plan_cache import PlanCache
 from oms.storage.plans import PlanVersion, compiled_in_force, versions
 from oms.storage.schedules import KeptSchedule, schedules_of
@@ -71,7 +73,7 @@ def task_view(connection: Connection, task_id: str) -> dict[str, Any]:
 
 
 def lanes_view(connection: Connection, cache: PlanCache, *, now_ms: int) -> dict[str, Any]:
-    """Return every lane that a plan in force declares, that holds live tasks or that somebody polls."""
+    """Return every lane that a plan in force declares, that holds live tasks, that somebody polls or has paused."""
     kinds: dict[str, str] = {}
     for plan in compiled_in_force(connection, cache):
         for lane in plan.lanes:
@@ -86,8 +88,10 @@ def lanes_view(connection: Connection, cache: PlanCache, *, now_ms: int) -> dict
     }
     seen = _workers_seen(connection, since_ms=now_ms - LANE_IS_ALIVE_SEC * 1000)
     live = {lane for lane, count in counts.items() if any(count)}
+    controls = all_controls(connection)
+    held = {lane for lane, control in controls.items() if control.paused_at is not None or control.caps}
     items = []
-    for lane_id in sorted(kinds.keys() | live | seen.keys()):
+    for lane_id in sorted(kinds.keys() | live | seen.keys() | held):
         queued, running = counts.get(lane_id, (0, 0))
         items.append(
             {
@@ -96,7 +100,7 @@ def lanes_view(connection: Connection, cache: PlanCache, *, now_ms: int) -> dict
                 "queued": queued,
                 "running": running,
                 "oldest_queued_sec": _oldest_queued_sec(connection, lane_id, now_ms) if queued else None,
-                "paused": False,
+                **_control_fields(controls.get(lane_id) or LaneControl(lane_id)),
                 "workers": seen.get(lane_id, []),
             }
         )
@@ -165,6 +169,17 @@ def task_fields(task: Task, plan: str) -> dict[str, Any]:
         "error": None if task.error is None else {"type": task.error_type, "message": task.error},
         "progress": task.progress,
         "note": task.note,
+    }
+
+
+def _control_fields(control: LaneControl) -> dict[str, Any]:
+    return {
+        "paused": control.paused_at is not None,
+        "paused_at": None if control.paused_at is None else format_time_ms(control.paused_at),
+        "paused_by": control.paused_by,
+        "pause_reason": control.pause_reason,
+        "max_running": control.caps.max_running,
+        "rates": [{"tasks": most, "per_sec": per_sec} for most, per_sec in control.caps.rates],
     }
 
 

@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from oms.domain.errors import OmsError, UnavailableError
+from oms.domain.errors import BusyError, OmsError, UnavailableError
+from oms.sequencer.batch import Answers, run_verbs
 from oms.sequencer.command import Command
+from oms.sequencer.held_back import HeldBack
 from oms.sequencer.open_batches import open_polled
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
@@ -37,7 +39,6 @@ log = structlog.get_logger(__name__)
 W = TypeVar("W")
 R = TypeVar("R")
 Verb = Callable[[Transaction, Sequence[W]], Sequence[R]]
-Answers = list[tuple[Command, list[Any] | Exception]]
 
 MAX_COMMANDS = 256
 """How many commands one transaction takes at most: beyond, a larger batch is no cheaper per command."""
@@ -86,6 +87,7 @@ class Writer:
         self._on_due = on_due
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting = Waiting()
+        self._held_back = HeldBack(self.wake)
         self._seen: dict[tuple[str, str], int] = {}
         self._threads = [
             threading.Thread(target=self._work, args=(number,), name=f"writer-{number}", daemon=True)
@@ -163,6 +165,7 @@ class Writer:
 
     def end_waits(self) -> None:
         """Answer every waiting pull with nothing, and let none wait from now on."""
+        self._held_back.close()
         for command in self._waiting.close():
             command.answer([[]])
 
@@ -264,13 +267,20 @@ class Writer:
                 lock_wished_jobs(tx, [wish for command in commands for wish in command.wishes if is_about_job(wish)])
                 again = [command for command in commands if is_busy(tx, command.wishes) and self._may_try(command)]
                 commands = [command for command in commands if command not in again] if again else commands
-                answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])
+                answers = run_verbs(tx, [command for command in commands if command.verb is not pull])
+                if tx.has_found_busy:
+                    again += (
+                        busy := [command for command, result in answers if self._is_to_come_again(command, result)]
+                    )
+                    answers = [(command, result) for command, result in answers if command not in busy]
                 wake_due(tx)
+                self._held_back.wake_freed(tx)
                 pulls = [command for command in commands if command.verb is pull]
                 open_polled(tx, [wish.lane for command in pulls for wish in command.wishes])
                 waited = self._waiting.take(tx.woken)
                 # Those that have waited were there first.
-                answers += _run_verbs(tx, waited + sorted(pulls, key=_is_new))
+                answers += run_verbs(tx, waited + sorted(pulls, key=_is_new))
+                opens_in = self._held_back.note(tx)
                 seen = self._note_workers(tx, pulls)
         except BaseException:
             self._tell(self._park([(command, [[]]) for command in waited], turn=turn, contended=set()))
@@ -278,6 +288,9 @@ class Writer:
         self._seen.update(dict.fromkeys(seen, tx.now_ms))
         for command in again:
             self._try_again(command)
+        if opens_in:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._held_back.open_in, opens_in)
         left_ready = tx.woken - tx.claimed
         if left_ready and self._store.is_shared:
             self.wake(left_ready)  # who parked since `waited` was taken, saw nothing of this transaction
@@ -314,6 +327,11 @@ class Writer:
             return True
         command.tries = 0
         return False
+
+    def _is_to_come_again(self, command: Command, result: list[Any] | Exception) -> bool:
+        """Whether a command found what it is about in others' hands, did nothing, and may come again."""
+        is_busy = isinstance(result, list) and bool(result) and all(isinstance(it, BusyError) for it in result)
+        return is_busy and self._may_try(command)
 
     def _try_again(self, command: Command) -> None:
         """Let a command come again a little later."""
@@ -369,18 +387,3 @@ class Writer:
 
 def _is_new(command: Command) -> bool:
     return not command.has_waited
-
-
-def _run_verbs(tx: Transaction, commands: list[Command]) -> Answers:
-    """Run each verb once, on the wishes of all its commands; give each command its share of the answers.
-
-    The commands of a batch wait at the same time, so any order among them is a right one.
-    """
-    by_verb: dict[Any, list[Command]] = {}
-    for command in commands:
-        by_verb.setdefault(command.verb, []).append(command)
-    answers: Answers = []
-    for verb, group in by_verb.items():
-        results = iter(verb(tx, [wish for command in group for wish in command.wishes]))
-        answers += [(command, [next(results) for _ in command.wishes]) for command in group]
-    return answers
