@@ -7,18 +7,15 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from oms.domain.plan import Plan, Step
+from oms.domain.plan import Step
 from oms.domain.progress import Facts, Undecided, advance
 from oms.domain.task import Job, JobState, Task, TaskStatus
 from oms.sequencer.events import record_job, record_skipped, record_task
+from oms.sequencer.lanes import plan_of
+from oms.sequencer.place import give_place
 from oms.storage.jobs import load_outputs, next_number
 from oms.storage.tasks import add_task
 from oms.storage.transaction import Transaction
-
-
-def plan_of(tx: Transaction, job: Job) -> Plan:
-    """Return the plan in the version that the job started with."""
-    return tx.plans.get(tx.connection, job.plan, job.plan_version)
 
 
 def prepare_to_go_on(tx: Transaction, jobs: Iterable[Job]) -> None:
@@ -66,12 +63,10 @@ def go_on(tx: Transaction, job: Job) -> None:
         job.state = JobState.DONE
         record_job(tx, job, "done")
     else:
-        _queue_step(tx, job, plan, ahead.step)
+        _queue_step(tx, job, ahead.step)
 
 
-def _queue_step(tx: Transaction, job: Job, plan: Plan, step: Step) -> None:
-    lane = plan.lane(step.lane)
-    assert lane is not None  # a plan whose step names an undeclared lane is refused at load
+def _queue_step(tx: Transaction, job: Job, step: Step) -> None:
     task = Task(
         task_id=next_number(tx, "task"),
         job_id=job.job_id,
@@ -79,14 +74,14 @@ def _queue_step(tx: Transaction, job: Job, plan: Plan, step: Step) -> None:
         activity=step.activity,
         lane=step.lane,
         status=TaskStatus.QUEUED,
-        ready=True,
+        ready=False,
         attempt=0,
         failures=0,
         token=None,
         ended_by=None,
         worker=None,
         priority=job.priority,
-        lease_sec=lane.lease_sec,
+        lease_sec=0,
         created_at=tx.now_ms,
         available_at=tx.now_ms,
         lease_expires_at=None,
@@ -97,6 +92,7 @@ def _queue_step(tx: Transaction, job: Job, plan: Plan, step: Step) -> None:
         progress=None,
         note=None,
     )
+    give_place(tx, job, task, lane=step.lane, earliest_ms=tx.now_ms)
     add_task(tx, task)
     record_task(tx, job, task, "queued", detail={"priority": task.priority})
 

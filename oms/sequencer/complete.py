@@ -9,8 +9,9 @@ from typing import Any
 from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import ConflictError, InvalidInputError, OmsError
 from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat, key_of
-from oms.sequencer.advance import go_on, plan_of, prepare_to_go_on
+from oms.sequencer.advance import go_on, prepare_to_go_on
 from oms.sequencer.events import record_task
+from oms.sequencer.lanes import plan_of
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
 from oms.storage.jobs import give_output
 from oms.storage.tasks import move_task

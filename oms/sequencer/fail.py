@@ -11,8 +11,10 @@ from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import OmsError
 from oms.domain.retry import retry_at_ms
 from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat, key_of
-from oms.sequencer.advance import fail_job, plan_of
+from oms.sequencer.advance import fail_job
 from oms.sequencer.events import record_task
+from oms.sequencer.lanes import plan_of
+from oms.sequencer.place import give_place, shown_available_at
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
 from oms.storage.tasks import move_task
 from oms.storage.transaction import Transaction
@@ -101,7 +103,7 @@ def end_attempt(
         )
         return
     task.worker = None  # nobody has it now
-    task.available_at = again_at
-    task.ready = again_at <= tx.now_ms
+    give_place(tx, job, task, lane=task.lane, earliest_ms=again_at)
     move_task(tx, task, TaskStatus.QUEUED)
-    record_task(tx, job, task, "queued", detail={"available_at": format_time_ms(again_at), "priority": task.priority})
+    available_at = format_time_ms(shown_available_at(task))
+    record_task(tx, job, task, "queued", detail={"available_at": available_at, "priority": task.priority})

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.errors import InvalidInputError, OmsError
-from oms.domain.task import Act, Job, Task, TaskStatus, check_allowed, key_of
-from oms.sequencer.advance import plan_of, run_again
+from oms.domain.task import Act, TaskStatus, check_allowed, key_of
+from oms.sequencer.advance import run_again
 from oms.sequencer.events import record_task
 from oms.sequencer.retry import queue_afresh
 from oms.sequencer.wishes import lock_wished, wished_task
@@ -68,12 +68,11 @@ def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
     if warning is not None and wish.strict:
         raise InvalidInputError(warning)
     from_lane, holder, failures, was_failed = task.lane, task.worker, task.failures, task.status is TaskStatus.FAILED
-    queue_afresh(tx, task)
+    queue_afresh(tx, job, task, lane=wish.new_lane)
     if not was_failed:
         task.failures = failures
     task.ended_by = Act.REROUTE
     task.priority = task.priority if wish.priority is None else wish.priority
-    task.lease_sec = _lease_sec(tx, task, job, wish.new_lane)
     move_task(tx, task, TaskStatus.QUEUED, lane=wish.new_lane)
     tx.trace = wish.trace
     record_task(
@@ -92,14 +91,6 @@ def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
     )
     run_again(tx, job, by="reroute", actor=wish.actor, reason=wish.reason)
     return Rerouted(task_id=task.name, lane=task.lane, status=task.status, warning=warning)
-
-
-def _lease_sec(tx: Transaction, task: Task, job: Job, lane: str) -> int:
-    """Return the lease of the new lane; the plan's lane for the activity lends its own to one it does not know."""
-    plan = plan_of(tx, job)
-    declared = plan.lane(lane) or plan.lane(plan.steps[task.position].lane)
-    assert declared is not None
-    return declared.lease_sec
 
 
 def _known_lanes(tx: Transaction) -> set[str]:

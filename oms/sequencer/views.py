@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 from act.contract import format_time_ms
 from oms.domain.errors import NotFoundError
 from oms.domain.task import Job, Task
+from oms.sequencer.place import shown_available_at
 from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
 from oms.sequencer.wishes import no_job, number_of
 from oms.storage.jobs import job_of_row
@@ -140,7 +141,7 @@ def task_fields(task: Task, plan: str) -> dict[str, Any]:
         "priority": task.priority,
         "worker": task.worker,
         "created_at": format_time_ms(task.created_at),
-        "available_at": format_time_ms(task.available_at),
+        "available_at": format_time_ms(shown_available_at(task)),
         "lease_expires_at": None if task.lease_expires_at is None else format_time_ms(task.lease_expires_at),
         "error": None if task.error is None else {"type": task.error_type, "message": task.error},
         "progress": task.progress,
