@@ -34,6 +34,7 @@ from oms.storage.tables import (
     stopped_streams,
     tasks,
     timers,
+    ways,
     workers,
 )
 
@@ -52,6 +53,7 @@ TABLES = (
     lane_counts,
     lane_controls,
     durations,
+    ways,
 )
 """All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers, and
 when tasks were handed out counts for moments only."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from oms.domain.eta_history import History, Place
+from oms.domain.eta_history import History, Place, Visit
 from oms.domain.eta_lane import MIN_KNOWN, LaneNow
 from oms.domain.plan import LaneKind
 
@@ -116,7 +116,8 @@ def forecast(
     likeness, alike = found
     has_hours = any(lane.hours is not None for lane in lanes.values())
     drawn = _draw(alike, MAX_REPLAYS_WITH_HOURS if has_hours else MAX_REPLAYS, random_unit)
-    replay = _Replay(standing, lanes, likeness, elapsed_ms=elapsed_ms, now_ms=now_ms, random_unit=random_unit)
+    own = history.at(standing.activity) if likeness is Likeness.TIME else ()
+    replay = _Replay(standing, lanes, likeness, own, elapsed_ms=elapsed_ms, now_ms=now_ms, random_unit=random_unit)
     ends = [(replay.end_ms(place), weight) for place, weight in drawn]
     low_ms, median_ms, high_ms = percentiles(ends, (LOW, 0.5, HIGH))
     jobs = len({place.age for place in alike})
@@ -239,6 +240,7 @@ class _Replay:
         standing: Standing,
         lanes: Mapping[str, LaneNow],
         likeness: Likeness,
+        own: Sequence[Place],
         *,
         elapsed_ms: int,
         now_ms: int,
@@ -248,34 +250,39 @@ class _Replay:
         self._lanes = lanes
         self._here = lanes.get(standing.lane or "", FREE_LANE)
         self._likeness = likeness
+        self._own = own
         self._elapsed_ms = elapsed_ms
         self._now_ms = now_ms
         self._random_unit = random_unit
-        self._free_at_ms = {name: lane.free_at_ms(now_ms) for name, lane in lanes.items()}
+        self._free_at_ms: dict[str, int] = {}
 
     def end_ms(self, place: Place) -> int:
-        """Return when this job will be done if it goes on as that one did."""
-        if self._standing.phase is Phase.BETWEEN:
-            return self._rest(place, self._now_ms, place.gap_ms - self._elapsed_ms)
-        assert place.visit is not None
-        wait_ms, work_ms = place.visit.wait_ms, place.visit.work_ms
-        is_elsewhere = place.visit.lane != self._standing.lane and self._likeness is not Likeness.TIME
-        if self._standing.phase is Phase.QUEUED:
-            if is_elsewhere:
-                wait_ms = self._taken(self._here.wait_ms, wait_ms)
-                work_ms = self._taken(self._here.work_ms, work_ms)
-            begin_ms = self._begin_ms(max(0, wait_ms - self._elapsed_ms))
-        else:
-            if is_elsewhere:
-                longer = [known for known in self._here.work_ms if known >= self._elapsed_ms]
-                work_ms = self._taken(longer, work_ms)
-            begin_ms, work_ms = self._now_ms, max(0, work_ms - self._elapsed_ms)
-        return self._rest(place, self._here.after_work_ms(begin_ms, work_ms), place.gap_ms)
+        """Return when this job will be done if it goes on as that one did.
 
-    def _taken(self, known_ms: Sequence[int], otherwise_ms: int) -> int:
-        """Return what a task took in this lane, by chance; where too little is known, what it took elsewhere."""
-        if len(known_ms) < MIN_KNOWN:
-            return otherwise_ms
+        One that was somewhere else for as long tells only how long this one still stands; what comes then is told by
+        one that was at this activity, for however long.
+        """
+        then = self._own[int(self._random_unit() * len(self._own))] if self._own else place
+        if self._standing.phase is Phase.BETWEEN:
+            return self._rest(then, self._now_ms, place.gap_ms - self._elapsed_ms)
+        assert place.visit is not None
+        assert then.visit is not None
+        if self._standing.phase is Phase.QUEUED:
+            begin_ms = self._begin_ms(max(0, self._wait_ms(place.visit) - self._elapsed_ms))
+            work_ms = self._taken(self._here.work_ms, then.visit, then.visit.work_ms)
+        else:
+            begin_ms = self._now_ms
+            longer = [known for known in self._here.work_ms if known >= self._elapsed_ms]
+            work_ms = max(0, self._taken(longer, then.visit, place.visit.work_ms) - self._elapsed_ms)
+        return self._rest(then, self._here.after_work_ms(begin_ms, work_ms), then.gap_ms)
+
+    def _wait_ms(self, visit: Visit) -> int:
+        return visit.wait_ms if self._own else self._taken(self._here.wait_ms, visit, visit.wait_ms)
+
+    def _taken(self, known_ms: Sequence[int], visit: Visit, visit_ms: int) -> int:
+        """Return what a visit took; where it was in another lane, by chance what was taken in this one, if known."""
+        if visit.lane == self._standing.lane or len(known_ms) < MIN_KNOWN:
+            return visit_ms
         return known_ms[int(self._random_unit() * len(known_ms))]
 
     def _begin_ms(self, wait_ms: float) -> int:
@@ -308,6 +315,8 @@ class _Replay:
             if lane is None:
                 at_ms += visit.wait_ms + visit.work_ms
             else:
+                if visit.lane not in self._free_at_ms:
+                    self._free_at_ms[visit.lane] = lane.free_at_ms(self._now_ms)
                 begin_ms = max(lane.after_wait_ms(at_ms, visit.wait_ms), self._free_at_ms[visit.lane])
                 at_ms = lane.after_work_ms(begin_ms, visit.work_ms)
         return at_ms + (place.tail_ms if place.next_leg < len(place.legs) else 0)

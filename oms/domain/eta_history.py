@@ -94,7 +94,7 @@ def newest(jobs: Sequence[PastJob]) -> list[PastJob]:
     kept: list[PastJob] = []
     visits = 0
     for job in sorted(jobs, key=_finish, reverse=True):
-        some = PastJob(job.finished_at_ms, job.length_ms, _thinned(job.visits))
+        some = PastJob(job.finished_at_ms, job.length_ms, thinned(job.visits))
         visits += len(some.visits)
         if len(kept) == MAX_JOBS or visits > MAX_VISITS:
             break
@@ -128,7 +128,7 @@ def _finish(job: PastJob) -> int:
     return job.finished_at_ms
 
 
-def _thinned(visits: tuple[Visit, ...]) -> tuple[Visit, ...]:
+def thinned(visits: tuple[Visit, ...]) -> tuple[Visit, ...]:
     """Return the visits that count, in order. What is left out becomes time in which nothing was queued."""
     if len(visits) <= MAX_VISITS_OF_A_JOB:
         return visits

@@ -25,7 +25,7 @@ _ALIKE = {
     Likeness.LANE: "that were at {at} for as long",
     Likeness.ACTIVITY: "that were at {at} for as long, in whatever lane",
     Likeness.QUEUE: "that were at {at}",
-    Likeness.TIME: "that were at any activity for as long, as too few were at {at}",
+    Likeness.TIME: "that were at any activity for as long (too few were at {at})",
 }
 
 

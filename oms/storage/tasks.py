@@ -101,6 +101,8 @@ def move_task(tx: Transaction, task: Task, status: TaskStatus, *, lane: str | No
     tx.count(task.lane, task.status, -1)
     if task.status is TaskStatus.QUEUED and task.ready and tx.woken[task.lane]:
         tx.woken[task.lane] -= 1
+    if task.status is TaskStatus.RUNNING or status is TaskStatus.DONE:
+        task.ended_at = tx.now_ms
     task.status = status
     if lane is not None:
         task.lane = lane

@@ -298,11 +298,15 @@ def test_in_another_lane_it_takes_what_it_takes_there() -> None:
 
 def test_too_few_at_this_activity_then_all_that_stood_for_as_long() -> None:
     def way(number: int) -> list[tuple[str, str, int, int]]:
-        appeal = [("appeal", "board", 0, HOUR)] if number % 10 == 0 else []
-        return [("scan", "machines", 0, 2 * DAY), *appeal]
+        appeal = [("appeal", "board", HOUR, HOUR), ("file", "desk", 0, MINUTE)] if number % 10 == 0 else []
+        return [("scan", "machines", 2 * DAY, 3 * DAY), *appeal]
 
+    # Others tell how much longer it stands there, those of its own kind what comes then.
     found = known(foretell(jobs(way, count=100), running("appeal", "board", since_ms=NOW - DAY)))
-    assert (found.likeness, found.median_ms) == (Likeness.TIME, NOW + DAY)
+    assert (found.likeness, found.median_ms) == (Likeness.TIME, NOW + 2 * DAY + MINUTE)
+    found = known(foretell(jobs(way, count=100), queued("appeal", "board", since_ms=NOW - DAY)))
+    assert (found.likeness, found.median_ms) == (Likeness.TIME, NOW + DAY + HOUR + MINUTE)
+    assert foretell(jobs(way, count=40), running("appeal", "board", since_ms=NOW - DAY)) is None  # too few to tell
 
 
 def test_a_job_in_several_branches_ends_with_the_slowest() -> None:
@@ -499,8 +503,8 @@ def test_the_label_and_the_method() -> None:
     )
     between = replace(found, standing=Standing(Phase.BETWEEN, "print", None, NOW), likeness=Likeness.TIME)
     assert method(between, None) == (
-        "20th to 80th percentile from 31 finished jobs of this plan that were at any activity for as long, as too few "
-        "were at the wait after print; newer jobs count more."
+        "20th to 80th percentile from 31 finished jobs of this plan that were at any activity for as long (too few "
+        "were at the wait after print); newer jobs count more."
     )
     assert "were at their start for" in method(replace(found, standing=Standing(Phase.BETWEEN, None, None, NOW)), None)
 
