@@ -235,6 +235,7 @@ class TaskView(Answered):
     job_id: str
     plan: str
     activity: str
+    branch: str | None = Field(description="where in the plan's blocks it is; null in the sequence itself")
     lane: str
     status: TaskStatus
     attempt: int
@@ -259,27 +260,9 @@ class JobSummary(Answered):
     priority: int
     error: str | None = Field(description="why it failed")
     erased: bool = Field(description="its data was destroyed: input, outputs and error texts are empty")
+    parent: str | None = Field(description="the job of which it is a step")
     created_at: str
     updated_at: str
-
-
-class EtaView(Answered):
-    """When a job will be done: of ten jobs like it, six end from ``low`` to ``high``. Never a promise."""
-
-    low: str = Field(description="the 20th percentile of its end")
-    high: str = Field(description="the 80th percentile")
-    label: str = Field(description="for the citizen: where it stands, and how long until ``high``, rounded up")
-    method: str = Field(description="where the estimate comes from, in one sentence")
-    as_of: str
-
-
-class JobView(JobSummary):
-    """A job with all it has."""
-
-    input: dict[str, Any]
-    tasks: list[TaskView]
-    outputs: dict[str, Any]
-    eta: EtaView | None = Field(description="null when it is finished or paused, and below 30 finished jobs like it")
 
 
 class JobsPage(Answered):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -276,6 +276,7 @@ class Plan:
         input_schema: what a job's input must fit; None takes any.
         schedules: when jobs start by themselves.
         is_flat: there are only activities, one after the other, and nothing to undo.
+        has_undo: something may have to be undone.
     """
 
     id: str
@@ -289,6 +290,7 @@ class Plan:
     input_schema: OutputSchema | None = None
     schedules: tuple[PlanSchedule, ...] = ()
     is_flat: bool = field(init=False, repr=False, compare=False)
+    has_undo: bool = field(init=False, repr=False, compare=False)
     _lanes: dict[str, Lane] = field(init=False, repr=False, compare=False)
     _places: dict[str, int] = field(init=False, repr=False, compare=False)
     _last_reading: int = field(init=False, repr=False, compare=False)
@@ -296,6 +298,7 @@ class Plan:
     def __post_init__(self) -> None:
         conditional = [index for index, node in enumerate(self.sequence) if _reads(node)]
         object.__setattr__(self, "is_flat", all(isinstance(node, Step) and not node.undo for node in self.sequence))
+        object.__setattr__(self, "has_undo", any(step.undo for step in self.steps))
         object.__setattr__(self, "_lanes", {lane.id: lane for lane in self.lanes})
         object.__setattr__(self, "_places", {step.activity: index for index, step in enumerate(self.steps)})
         object.__setattr__(self, "_last_reading", max(conditional, default=-1))
@@ -319,6 +322,39 @@ def _reads(node: Node) -> bool:
     if isinstance(node, Step):
         return node.when is not None or node.input is not None or not isinstance(node.priority, int | None)
     return True
+
+
+def steps_in(nodes: Iterable[Node]) -> Iterator[Step]:
+    """Give every activity in a list of steps, also those in blocks, but not what undoes them; in the file's order."""
+    for node in nodes:
+        if isinstance(node, Step):
+            yield node
+        else:
+            for inner in lists_of(node):
+                yield from steps_in(inner)
+
+
+def nodes_in(plan: Plan) -> Iterator[Node]:
+    """Give every entry of a plan, also those in blocks and in ``undo``."""
+    waiting: list[Node] = list(plan.sequence)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for inner in (node.undo,) if isinstance(node, Step) else lists_of(node):
+            waiting.extend(inner)
+
+
+def lists_of(block: Block) -> list[tuple[Node, ...]]:
+    """Return the lists of steps that a block holds."""
+    match block:
+        case Parallel():
+            return [steps for _, steps in block.branches]
+        case ForEach() | Repeat():
+            return [block.steps]
+        case Choose():
+            return [option.steps for option in block.options]
+        case _:
+            return []
 
 
 def plan_digest(document: Mapping[str, Any]) -> str:

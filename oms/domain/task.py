@@ -43,6 +43,8 @@ class Act(StrEnum):
     RELEASE = "released"
     REROUTE = "rerouted"
     RETRY = "retried"
+    SKIP = "skipped"
+    CANCEL = "cancelled"
     HEARTBEAT = "heartbeat"
 
 
@@ -59,6 +61,15 @@ TRANSITIONS: dict[Act, dict[TaskStatus, frozenset[TaskStatus]]] = {
         TaskStatus.FAILED: frozenset({TaskStatus.QUEUED}),
     },
     Act.RETRY: {TaskStatus.FAILED: frozenset({TaskStatus.QUEUED})},
+    Act.SKIP: {
+        TaskStatus.QUEUED: frozenset({TaskStatus.DONE}),
+        TaskStatus.RUNNING: frozenset({TaskStatus.DONE}),
+        TaskStatus.FAILED: frozenset({TaskStatus.DONE}),
+    },
+    Act.CANCEL: {
+        TaskStatus.QUEUED: frozenset({TaskStatus.CANCELLED}),
+        TaskStatus.RUNNING: frozenset({TaskStatus.CANCELLED}),
+    },
     Act.HEARTBEAT: {TaskStatus.RUNNING: frozenset({TaskStatus.RUNNING})},
 }
 """For each act, from which status to which. What is not here is refused with 409."""

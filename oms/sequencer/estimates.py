@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection
 
 from act.contract import format_time_ms
+from oms.domain.calendar import CalendarError
 from oms.domain.eta import MIN_JOBS, Phase, Standing, forecast, latest
 from oms.domain.eta_history import History
 from oms.domain.eta_lane import LaneNow
@@ -101,8 +102,8 @@ class Estimates:
         return eta
 
     def _eta(self, connection: Connection, job: Job, its_tasks: Sequence[Task], now_ms: int) -> dict[str, Any] | None:
-        """Return the answer's ``eta``: None when the job is finished or held, and when too little is known."""
-        if job.state not in (JobState.QUEUED, JobState.RUNNING):
+        """Return the answer's ``eta``: None when the job ends or is held, and when too little is known."""
+        if job.state not in (JobState.QUEUED, JobState.RUNNING) or job.ending is not None:
             return None
         history = self.histories.of(connection, job.plan)
         if history.jobs < MIN_JOBS:
@@ -114,7 +115,10 @@ class Estimates:
             return None
         standings = [_standing(connection, task, its_tasks) for task in live] or [_between(job, its_tasks)]
         unit = random.Random(job.job_id).random  # noqa: S311 - the same job is to get the same answer
-        found = latest([forecast(history, one, lanes, now_ms=now_ms, random_unit=unit) for one in standings])
+        try:
+            found = latest([forecast(history, one, lanes, now_ms=now_ms, random_unit=unit) for one in standings])
+        except CalendarError:
+            return None  # a lane on the way does not open within ten years
         if found is None:
             return None
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from oms.domain.calendar import lane_calendar
 from oms.domain.eta_lane import LaneNow
 from oms.domain.plan import Lane, Plan
 from oms.storage.plan_cache import PlanCache
@@ -22,9 +23,13 @@ def lane_rules(connection: Connection, cache: PlanCache, plan: Plan, name: str) 
     return LaneNow()
 
 
-def _rules(_plan: Plan, lane: Lane) -> LaneNow:
+def _rules(plan: Plan, lane: Lane) -> LaneNow:
+    hours = None
+    if lane.has_hours:
+        hours = lane_calendar(timezone=plan.timezone, open=lane.open, batch_at=lane.batch_at, holidays=lane.holidays)
     return LaneNow(
         kind=lane.kind,
+        hours=hours,
         is_batched=lane.batch_at is not None,
         batch_max=lane.batch_max,
         max_running=lane.max_running,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from oms.domain.calendar import CalendarError
 from oms.domain.errors import OmsError, UnavailableError
 from oms.domain.eta_history import MAX_JOBS as MAX_OF_A_PLAN
 from oms.domain.eta_history import PastJob, Visit, thinned
@@ -233,4 +234,7 @@ def _times(task: TimedTask, ended_at: int, lane: LaneNow) -> tuple[int, int]:
     One that no worker ever had (a manager stood in for one) only waited.
     """
     started_at = ended_at if task.started_at is None else task.started_at
-    return lane.waited_ms(task.created_at, started_at), lane.worked_ms(started_at, ended_at)
+    try:
+        return lane.waited_ms(task.created_at, started_at), lane.worked_ms(started_at, ended_at)
+    except CalendarError:  # it does not open within ten years, and was worked on before it closed for good
+        return max(0, started_at - task.created_at), max(0, ended_at - started_at)

@@ -36,8 +36,10 @@ def hold(task: Task) -> None:
         task.ready = False
 
 
-def let_go(tx: Transaction, task: Task) -> None:
-    """Let a task that was held be handed out from its time on."""
+def let_go(tx: Transaction, task: Task, *, held_since_ms: int | None) -> None:
+    """Let a task that was held be handed out from its time on; what it was held for is no part of its waiting."""
+    if task.stalls_at is not None and held_since_ms is not None:
+        task.stalls_at += tx.now_ms - held_since_ms
     if task.held_available_at is not None:
         task.available_at = task.held_available_at
         task.held_available_at = None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from oms.domain.errors import OmsError
 from oms.domain.task import Act, Job, Task, TaskStatus, check_allowed, key_of
-from oms.sequencer.advance import run_again
+from oms.sequencer.advance import check_may_go_on, reopen
 from oms.sequencer.events import record_task
+from oms.sequencer.ground import Cause
 from oms.sequencer.place import give_place
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
 from oms.storage.tasks import move_task
@@ -34,6 +35,7 @@ def retry(tx: Transaction, wishes: Sequence[Retry]) -> list[TaskAnswer | OmsErro
             task, job = wished_task(tx, wish.task_id)
             check_allowed(Act.RETRY, task)
             key_of(job)  # without its data it cannot run again
+            check_may_go_on(tx, job, task)
         except OmsError as error:
             answers.append(error)
             continue
@@ -45,7 +47,7 @@ def retry(tx: Transaction, wishes: Sequence[Retry]) -> list[TaskAnswer | OmsErro
         record_task(
             tx, job, task, "queued", actor=wish.actor, detail={"by": "retry", "priority": task.priority, **reason}
         )
-        run_again(tx, job, by="retry", actor=wish.actor, reason=wish.reason)
+        reopen(tx, job, task, Cause("retry", wish.actor, wish.reason))
         answers.append(answer(task, job))
     return answers
 

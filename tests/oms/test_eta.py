@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oms.domain.calendar import lane_calendar
 from oms.domain.eta import (
     MAX_REPLAYS,
     MIN_JOBS,
@@ -31,7 +32,7 @@ from oms.domain.eta_history import (
     Visit,
     newest,
 )
-from oms.domain.eta_lane import LaneNow
+from oms.domain.eta_lane import Hours, LaneNow
 from oms.domain.eta_words import label, method, rounded_up
 from oms.domain.plan import LaneKind, Rate
 
@@ -244,9 +245,14 @@ def test_a_queue_further_on_delays_those_that_come_before_it_is_worked_off() -> 
     assert found.high_ms == NOW + 2 * MINUTE
 
 
-def test_people_wait_and_work_in_their_hours_only() -> None:
+REAL_HOURS = lane_calendar(timezone="UTC", open="Mon-Sun 08:00-16:00", batch_at=None, holidays=None)
+REAL_BATCH = lane_calendar(timezone="UTC", open=None, batch_at="03:00", holidays=None)
+
+
+@pytest.mark.parametrize("hours", [OfficeHours(), REAL_HOURS], ids=["simple", "calendar"])
+def test_people_wait_and_work_in_their_hours_only(hours: Hours) -> None:
     history = jobs(lambda _: [("scan", "machines", 0, MINUTE), ("check", "clerks", HOUR, 9 * HOUR)])
-    clerks = LaneNow(LaneKind.HUMAN, hours=OfficeHours())
+    clerks = LaneNow(LaneKind.HUMAN, hours=hours)
     evening = NOW + 17 * HOUR
     scanning = running("scan", "machines", since_ms=evening)
     found = known(foretell(history, scanning, {"clerks": clerks}, now_ms=evening))
@@ -261,9 +267,10 @@ def test_people_wait_and_work_in_their_hours_only() -> None:
     assert found.high_ms == NOW + DAY + 10 * HOUR
 
 
-def test_a_batch_takes_so_many_and_the_rest_the_next_one() -> None:
+@pytest.mark.parametrize("hours", [Nightly(), REAL_BATCH], ids=["simple", "calendar"])
+def test_a_batch_takes_so_many_and_the_rest_the_next_one(hours: Hours) -> None:
     history = jobs(lambda _: [("print", "plant", HOUR, 2 * DAY)])
-    plant = LaneNow(LaneKind.VENDOR, hours=Nightly(), is_batched=True, batch_max=100, workers=1, work_ms=[DAY] * 10)
+    plant = LaneNow(LaneKind.VENDOR, hours=hours, is_batched=True, batch_max=100, workers=1, work_ms=[DAY] * 10)
     at_noon = NOW + 12 * HOUR
     batch = NOW + DAY + 3 * HOUR
     for ahead, nights in ((0, 0), (99, 0), (100, 1), (250, 2)):

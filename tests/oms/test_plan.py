@@ -139,11 +139,11 @@ def test_any_text_can_be_a_name() -> None:
 
 LANE_NAME = "its name is a text of 1 to 100 characters"
 REFUSED: list[tuple[object, tuple[str | int, ...], bool, int, str]] = [
-    ([], (), False, 0, "a plan is a mapping of id, lanes, sequence, retry_policy; found a list of 0"),
+    ([], (), False, 0, "a plan is a mapping of id, lanes, sequence, retry_policy, title"),
     (altered(id="1st"), ("id",), False, 0, 'found the text "1st"'),
     (altered(id="a" * 101), ("id",), False, 0, "a letter and up to 99 more"),
     (altered(id=12), ("id",), False, 0, "found the number 12"),
-    (altered(timezone="UTC"), ("timezone",), True, 0, 'has no key "timezone"; expected one of id, lanes'),
+    (altered(colour="red"), ("colour",), True, 0, 'has no key "colour"; expected one of id, lanes'),
     (altered(retry_polcy={}), ("retry_polcy",), True, 0, 'no key "retry_polcy"; did you mean "retry_policy"?'),
     (altered(lanes=[]), ("lanes",), False, 0, "lanes has 1 to 1000 entries; found 0"),
     (altered(lanes="a"), ("lanes",), False, 0, "lanes is a list of names or mappings; found the text"),
@@ -167,16 +167,22 @@ REFUSED: list[tuple[object, tuple[str | int, ...], bool, int, str]] = [
         'two steps have the activity "ai_extract"; the other is step 1',
     ),
     (altered(sequence=[{}]), ("sequence", 0), False, 0, 'a step needs the key "activity" or "lane"'),
-    (altered(sequence=[{"parallel": {}}]), ("sequence", 0, "parallel"), True, 0, 'a step has no key "parallel"'),
+    (
+        altered(sequence=[{"paralel": {}}]),
+        ("sequence", 0, "paralel"),
+        True,
+        0,
+        'key "paralel"; did you mean "parallel"?',
+    ),
     (altered(sequence=[{"activty": "x"}]), ("sequence", 0, "activty"), True, 0, 'did you mean "activity"?'),
     (altered(sequence=[["ai_extract"]]), ("sequence", 0), False, 0, "found a list of 1"),
     (altered(sequence=[12]), ("sequence", 0), False, 0, "found the number 12; put it in quotes to make it a name"),
     (
-        altered(sequence=[{"lane": "ai_extract", "title": "x"}]),
-        ("sequence", 0, "title"),
+        altered(sequence=[{"lane": "ai_extract", "colour": "x"}]),
+        ("sequence", 0, "colour"),
         True,
         0,
-        'a step has no key "title"; expected one of activity, lane, when, output_schema, retry_policy',
+        'a step has no key "colour"; expected one of activity, lane, when, output_schema, retry_policy',
     ),
     (
         altered(sequence=["ai_extract", {"lane": "human_verify", "when": "outputs.ai_extrct.ok"}]),
