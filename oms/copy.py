@@ -37,6 +37,7 @@ from oms.storage.tables import (
     stopped_streams,
     tasks,
     timers,
+    ways,
     workers,
 )
 
@@ -58,6 +59,7 @@ TABLES = (
     hand_outs,
     durations,
     batches,
+    ways,
 )
 """All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers."""
 

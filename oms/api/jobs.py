@@ -63,8 +63,10 @@ async def list_jobs(request: Request, query: Annotated[JobsQuery, Query()]) -> R
 
 @router.get("/jobs/{job_id}", responses={200: {"model": JobView}, **problem_responses("404", "503")})
 async def show_job(request: Request, job_id: str) -> Response:
-    """Show a job, its tasks, and its outputs by activity."""
-    return json_response(await service_of(request).read(lambda connection: job_view(connection, job_id)))
+    """Show a job, its tasks, its outputs by activity, and when it will be done as far as can be told."""
+    service = service_of(request)
+    eta = service.estimates.at(service.now_ms())
+    return json_response(await service.read(lambda connection: job_view(connection, job_id, eta=eta)))
 
 
 @router.get(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -28,8 +28,12 @@ MAX_WORKERS_SHOWN = 100
 DEFAULT_KIND = "machine"
 
 
-def job_view(connection: Connection, job_id: str) -> dict[str, Any]:
-    """Return a job with its tasks and its outputs by activity.
+Eta = Callable[[Connection, Job, Sequence[Task]], dict[str, Any] | None]
+"""Tells when a job, of which these are the tasks, will be done."""
+
+
+def job_view(connection: Connection, job_id: str, *, eta: Eta | None = None) -> dict[str, Any]:
+    """Return a job with its tasks, its outputs by activity, and when it will be done, as ``eta`` tells.
 
     Raises:
         NotFoundError: there is no such job.
@@ -54,6 +58,7 @@ def job_view(connection: Connection, job_id: str) -> dict[str, Any]:
             **outputs_of_blocks(connection, job.job_id),
         },
         "blocks": running_blocks(connection, job.job_id),
+        "eta": None if eta is None else eta(connection, job, its_tasks),
     }
 
 

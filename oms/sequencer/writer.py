@@ -24,12 +24,13 @@ from sqlalchemy import Connection
 from oms.domain.errors import BusyError, OmsError, UnavailableError
 from oms.sequencer.batch import Answers, run_verbs
 from oms.sequencer.command import Command
+from oms.sequencer.complete import complete
 from oms.sequencer.held_back import HeldBack
 from oms.sequencer.open_batches import open_polled
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.waiting import Parked, Waiting
-from oms.sequencer.wishes import is_about_job, is_about_task, is_busy, lock_wished, lock_wished_jobs
+from oms.sequencer.wishes import TaskAnswer, is_about_job, is_about_task, is_busy, lock_wished, lock_wished_jobs
 from oms.storage.store import RunAgainError, Store
 from oms.storage.tasks import see_workers, wake_due
 from oms.storage.transaction import Transaction
@@ -69,6 +70,7 @@ class Writer:
         now_ms: the clock; None: the one that all who use the database share.
         on_recorded: called in the loop after a commit that recorded events.
         on_ready: called in the loop after a commit that left more tasks ready, with how many in which lanes.
+        on_completed: called in the loop with what `complete` answered to one request.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class Writer:
         on_recorded: Callable[[], None],
         on_ready: Callable[[Mapping[str, int]], None] | None = None,
         on_due: Callable[[], None] | None = None,
+        on_completed: Callable[[Sequence[TaskAnswer | OmsError]], None] | None = None,
     ) -> None:
         self._store = store
         self._now_ms = now_ms
         self._on_recorded = on_recorded
         self._on_ready = on_ready
         self._on_due = on_due
+        self._on_completed = on_completed
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting = Waiting()
         self._held_back = HeldBack(self.wake)
@@ -366,6 +370,8 @@ class Writer:
         for command, result in answers:
             if not command.answer(result) and command.verb is pull and not isinstance(result, Exception):
                 self._hand_back(result)
+            if command.verb is complete and self._on_completed is not None and not isinstance(result, Exception):
+                self._on_completed(result)
         if recorded:
             self._on_recorded()
         if left_ready and self._on_ready is not None:

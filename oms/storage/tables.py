@@ -284,6 +284,17 @@ durations = Table(
 )
 """What the last tasks of an activity took in a lane: lists of milliseconds, the newest last. For estimates only."""
 
+ways = Table(
+    "ways",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("plan", String(100), nullable=False),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("way", Text, nullable=False),
+    Index("ix_ways_plan", "plan", "finished_at", "job_id"),
+)
+"""What the last jobs of each plan that were done went through, as JSON; no value of theirs. For estimates only."""
+
 outbox = Table(
     "outbox",
     metadata,

@@ -401,6 +401,7 @@ def test_a_job_is_shown_with_its_tasks_and_outputs(oms: Client) -> None:
         "updated_at": "2025-11-22T14:05:11.123Z",
         "input": {"a": 1},
         "outputs": {"extract": {"mrz": "P<"}},
+        "eta": None,
     }
     assert [(task["task_id"], task["activity"], task["status"]) for task in tasks] == [
         ("TASK-1", "extract", "done"),

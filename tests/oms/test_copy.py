@@ -48,6 +48,7 @@ from oms.storage.tables import (
     signals,
     tasks,
     timers,
+    ways,
 )
 from tests.database import KINDS, Database, Kind, Schema
 from tests.databases import Databases
@@ -76,6 +77,7 @@ ROWS_OF_BLOCKS: list[tuple[Table, dict[str, Any]]] = [
         {"plan": "single", "activity": "a", "lane": "a", "wait_ms": "[]", "work_ms": "[]"}
         | {"samples": 0, "updated_at": 1},
     ),
+    (ways, {"job_id": 1, "plan": "single", "finished_at": 1, "way": "[]"}),
 ]
 ODD = "Straße №1 \U0001f4ee \u2028 'quoted' %s :name"
 

@@ -148,6 +148,15 @@ def _lanes() -> None:
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("plan", "activity", "lane"),
     )
+    op.create_table(
+        "ways",
+        sa.Column("job_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("plan", sa.String(length=100), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=False),
+        sa.Column("way", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.create_index("ix_ways_plan", "ways", ["plan", "finished_at", "job_id"], unique=False)
 
 
 def _clocks() -> None:
