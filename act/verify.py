@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
 
-from act.domain.audit import Audit, Finding
+from act.domain.audit import Audit, Finding, fork_fault
 from act.domain.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from act.domain.encoding import HASH_BYTES
 from act.domain.note import NoteError, VerifierKey
@@ -151,6 +151,7 @@ def _verify(
     _check_tree(tx, audit, tiles)
     _check_heads(tx, audit)
     _check_blocks(tx, audit)
+    _check_forks(tx, size)
     for fault in checks.file_faults(tx):
         raise _bad(0, f"the entries are sound, and the database's file is not: {fault}")
     return Report(size, audit.frontier.root, count, max(signed, default=None), log)
@@ -270,6 +271,18 @@ def _check_blocks(tx: Connection, audit: Audit) -> None:
     for number, (one, other) in enumerate(zip_longest(expected, stored)):
         if one != other:
             raise _bad(number * BLOCK_EVENTS, f"the table blocks says {other} of its times, and the entries {one}")
+
+
+def _check_forks(tx: Connection, size: int) -> None:
+    for number, row in enumerate(checks.fork_rows(tx)):
+        wrong = (
+            fork_fault(dict(row), checks.entry_at(tx, row["idx"]))
+            if row["number"] == number
+            else "one before it is gone"
+        )
+        if wrong is not None:
+            index = row["idx"] if isinstance(row["idx"], int) and 0 <= row["idx"] < size else size
+            raise _bad(index, f"the record {row['number']} in the table forks: {wrong}")
 
 
 def _bad(index: int, detail: str) -> BadLedgerError:

@@ -7,6 +7,7 @@ summed up beside the entries: the head of each stream, and the times in each blo
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from act.contract import ENTRY_PREFIX, EVENT, leaf_hash
+from act.contract import ENTRY_PREFIX, EVENT, entry_bytes, event_bytes, leaf_hash
 from act.domain.posted import facts_of
 from act.domain.tree import Frontier, append
 
@@ -70,6 +71,32 @@ def difference(derived: Mapping[str, Any], stored: Mapping[str, Any]) -> str | N
         if stored[name] != value:
             return f"the column {name} says {_short(stored[name])}, and the entry says {_short(value)}"
     return None
+
+
+def fork_fault(fork: Mapping[str, Any], entry: bytes | None) -> str | None:
+    """Return what is wrong with the record of an event that was refused as a fork; None where nothing is.
+
+    Args:
+        fork: the row.
+        entry: what stands at its ``idx``, an entry that is sound; None where there is none.
+    """
+    event = fork["event"]
+    if not isinstance(event, bytes) or hashlib.sha256(event).digest() != fork["sha256"]:
+        return "its bytes are not those of its digest"
+    try:
+        place = _place(entry_bytes(0, event))
+    except EntryError as error:
+        return str(error)
+    if place != (fork["stream"], fork["seq"]):
+        return f"its columns say {_short(fork['stream'])}.{fork['seq']}, and its bytes {_short(place[0])}.{place[1]}"
+    if fork["idx"] is not None and (entry is None or _place(entry) != place or event_bytes(entry) == event):
+        return f"the entry {fork['idx']} is not another event in its place"
+    return None
+
+
+def _place(entry: bytes) -> tuple[str, int]:
+    derived = derive(entry)
+    return derived["stream"], derived["seq"]
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from act.storage.tables import TREE_ID, events, tiles, tree
-from act.storage.whole import blocks_from, checkpoints_after, heads_after
+from act.storage.whole import blocks_from, checkpoints_after, forks_from, heads_after
 from hmskit.prepared import Prepared
 
 PAGE = 2_000
@@ -28,6 +28,7 @@ _TILE = Prepared(
     ["of_level", "of_number"],
 )
 _TREE = select(tree.c.size, tree.c.peaks).where(tree.c.id == TREE_ID)
+_ENTRY_AT = select(events.c.entry).where(events.c.idx == bindparam("at"))
 _INDEX_OF = select(events.c.idx).where(events.c.stream == bindparam("of_stream")).order_by(events.c.seq.desc()).limit(1)
 
 
@@ -97,6 +98,19 @@ def checkpoint_rows(tx: Connection) -> Iterator[RowMapping]:
     while rows := checkpoints_after(tx, size, key, count=PAGE):
         yield from rows
         size, key = rows[-1]["size"], rows[-1]["key"]
+
+
+def fork_rows(tx: Connection) -> Iterator[RowMapping]:
+    """Yield the rows of ``forks`` in order."""
+    first = _FIRST
+    while rows := forks_from(tx, first, count=PAGE):
+        yield from rows
+        first = rows[-1]["number"] + 1
+
+
+def entry_at(tx: Connection, index: object) -> Any:  # noqa: ANN401 - whatever stands there
+    """Return what stands in the entry's place; None where there is none."""
+    return tx.execute(_ENTRY_AT, {"at": index}).scalar_one_or_none() if isinstance(index, int) else None
 
 
 def file_faults(tx: Connection) -> Sequence[str]:

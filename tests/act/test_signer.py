@@ -28,7 +28,7 @@ from act.keys import (
 )
 from act.readback import read_back
 from act.storage.tree import frontier_of
-from tests.act.support import Act, event, opened, plain_job, run, running, until
+from tests.act.support import Act, figures_of, opened, plain_job, run, running, until
 from tests.act.test_storage import put
 from tests.database import Database
 from tests.databases import NewDatabase, postgres_only, sqlite_only
@@ -84,14 +84,6 @@ def test_there_is_a_checkpoint_at_once_and_soon_after_growth(url: str, keys: Key
             assert (figures["act_signing_stops_total"], figures["act_forks_refused_total"]) == (0, 0)
 
     run(scenario())
-
-
-async def figures_of(act: Act) -> dict[str, float]:
-    """Return what Prometheus is told."""
-    answer = await act.http.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    lines = [line.split(" ") for line in answer.text.splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, value in lines}
 
 
 def test_a_checkpoint_is_there_within_a_second_of_growth(url: str, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,20 +155,6 @@ def test_p7_what_is_posted_again_changes_neither_size_nor_root(url: str, keys: K
             for _ in range(3):
                 await act.append(*JOBS[7:90])
             await asyncio.sleep(0.05)
-            assert (await act.http.get("/checkpoint")).content == before
-
-    run(scenario())
-
-
-def test_p9_a_fork_is_refused_counted_and_not_in_the_tree(url: str, keys: Keys) -> None:
-    async def scenario() -> None:
-        async with running(url, keys=keys) as act:
-            await act.append(*JOBS[:5])
-            await act.signed()
-            before = (await act.http.get("/checkpoint")).content
-            assert (await act.post(event("JOB-0", 1, entity="job", status="queued", actor="else"))).status_code == 409
-            ready = (await act.http.get("/readyz")).json()
-            assert ready["forks_refused"] == 1
             assert (await act.http.get("/checkpoint")).content == before
 
     run(scenario())
