@@ -27,7 +27,8 @@ KEY = typer.Option(
 Keys = Annotated[list[str] | None, KEY]
 
 
-def _read_keys(given: list[str] | None) -> tuple[VerifierKey, ...]:
+def read_keys(given: list[str] | None) -> tuple[VerifierKey, ...]:
+    """Return the verifier keys that were named; end the command where one cannot be read."""
     from act.keys import KeyFileError, read_verifiers  # noqa: PLC0415
 
     try:
@@ -59,7 +60,7 @@ def verify_ledger(
     from act.storage.readonly import reading  # noqa: PLC0415
     from act.verify import BadLedgerError, verify  # noqa: PLC0415
 
-    keys = _read_keys(key)
+    keys = read_keys(key)
     try:
         held = [path.read_bytes() for path in checkpoint or ()]
         with reading(database) as tx, progress_bar() as on_progress:
@@ -101,7 +102,7 @@ def verify_proof_file(
     from act.domain.tlog_proof import ProofFileError, TlogProof, verify_proof  # noqa: PLC0415
     from act.domain.tree import ProofError  # noqa: PLC0415
 
-    keys = _read_keys(key)
+    keys = read_keys(key)
     if not keys:
         give_up("the log's verifier key is needed: --key, or ACT_VERIFIER_KEY", code=NOT_CHECKED)
     try:
@@ -136,7 +137,7 @@ def watch_log(
     """
     from act.watch import CannotWatchError, RewrittenError, look  # noqa: PLC0415
 
-    keys = _read_keys(key)
+    keys = read_keys(key)
     if not keys:
         typer.echo("warning: no --key: who signed the checkpoint is not checked", err=True)
     try:

@@ -184,7 +184,7 @@ def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
         assert same.stdout.decode().startswith(f"act: 2 jobs with {size} events: OMS and the ledger say the same")
 
         wrong = act("reconcile", pair.act_url, pair.act_url)
-        assert (wrong.returncode, wrong.stdout) == (1, b"")
+        assert (wrong.returncode, wrong.stdout) == (2, b"")
         assert b"is this the address of OMS?" in wrong.stderr
         assert act("reconcile", "oms", "act").returncode == 2
 
