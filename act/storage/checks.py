@@ -21,6 +21,10 @@ _ROWS = Prepared(
     select(events).where(events.c.idx >= bindparam("first")).order_by(events.c.idx).limit(bindparam("count")),
     ["first", "count"],
 )
+_BETWEEN = Prepared(
+    select(events).where(events.c.idx >= bindparam("first"), events.c.idx < bindparam("end")).order_by(events.c.idx),
+    ["first", "end"],
+)
 _TILE = Prepared(
     select(tiles.c.hashes, tiles.c.root).where(
         tiles.c.level == bindparam("of_level"), tiles.c.number == bindparam("of_number")
@@ -32,13 +36,17 @@ _ENTRY_AT = select(events.c.entry).where(events.c.idx == bindparam("at"))
 _INDEX_OF = select(events.c.idx).where(events.c.stream == bindparam("of_stream")).order_by(events.c.seq.desc()).limit(1)
 
 
-def event_rows(tx: Connection) -> Iterator[list[dict[str, Any]]]:
-    """Yield all rows of ``events`` in the order of their indexes, page by page, each by column name.
+def event_rows(tx: Connection, first: int = _FIRST) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of ``events`` in the order of their indexes, page by page, each by column name.
+
+    Args:
+        tx: a reader's transaction.
+        first: the index from which on; by default all, also such as are before every index.
 
     Raises:
         DBAPIError: the next one cannot be read. All before it have been given.
     """
-    first, count = _FIRST, PAGE
+    count = PAGE
     while True:
         try:
             rows = _ROWS.rows(tx, first, count)
@@ -49,8 +57,26 @@ def event_rows(tx: Connection) -> Iterator[list[dict[str, Any]]]:
             continue
         if not rows:
             return
-        yield [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        yield [_row(row) for row in rows]
         first = rows[-1][0] + 1
+
+
+def rows_between(tx: Connection, first: int, end: int) -> list[dict[str, Any]]:
+    """Return the rows of ``events`` with an index in ``[first, end)``.
+
+    Raises:
+        DBAPIError: one cannot be read.
+    """
+    return [_row(row) for row in _BETWEEN.rows(tx, first, end)]
+
+
+def is_before_all(tx: Connection) -> bool:
+    """Tell whether there is a row in front of the first index."""
+    return bool(tx.execute(select(events.c.idx).where(events.c.idx < 0).limit(1)).all())
+
+
+def _row(row: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(COLUMNS, row, strict=True))
 
 
 def tile_row(tx: Connection, level: int, number: int) -> tuple[Any, Any] | None:
