@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic_settings import BaseSettings
 
-from act.api import events, stream
+from act.api import events, export, forks, metrics, stream
 from act.api import health as act_health
 from act.api import jobs as act_jobs
 from act.api import proofs as act_proofs
@@ -79,8 +79,8 @@ def test_every_call_of_oms_has_its_section(call: str) -> None:
 def act_calls() -> list[str]:
     return [
         f"{method} {route.path}"
-        for router in (events.router, stream.router, act_jobs.router, act_proofs.router, act_health.router)
-        for route in router.routes
+        for module in (events, stream, export, forks, act_jobs, act_proofs, act_health, metrics)
+        for route in module.router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     ]
