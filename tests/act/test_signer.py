@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
+from structlog.testing import capture_logs
 
 from act import signer as signers
 from act.domain.checkpoint import Checkpoint, open_checkpoint
@@ -161,6 +162,7 @@ def test_p7_what_is_posted_again_changes_neither_size_nor_root(url: str, keys: K
 
 
 DAMAGES = [
+    ("UPDATE events SET entry = {flipped} WHERE idx = 307", 307),
     ("UPDATE events SET leaf_hash = {other} WHERE idx = 305", 305),
     ("UPDATE events SET entry = {other} WHERE idx = 310", 310),
     ("DELETE FROM events WHERE idx = 309", 309),
@@ -174,7 +176,7 @@ DAMAGES = [
 def test_what_was_damaged_before_it_was_signed_is_never_signed(
     new_database: NewDatabase, keys: Keys, change: str, index: int | None
 ) -> None:
-    """P1 for the signer: it reads back, and signs nothing more; events are taken, and /readyz says it."""
+    """It reads back, and signs nothing more; events are taken, and /readyz, the log and the metrics say it."""
     database = new_database("act")
 
     async def scenario() -> None:
@@ -186,8 +188,16 @@ def test_what_was_damaged_before_it_was_signed_is_never_signed(
             await act.append(*(raw for number in range(900, 1000) for raw in plain_job(f"JOB-{number}")))
         other = "zeroblob(32)" if database.kind == "sqlite" else "decode(repeat('00', 32), 'hex')"
         wrong = other.replace("32", str(32 * (800).bit_count()))
-        damage(database, change.format(other=other, wrong=wrong))
-        async with running(database.url, keys=keys) as act:
+        ((entry,),) = database.rows("SELECT entry FROM events WHERE idx = 307")
+        flipped = bytes([*entry[:99], entry[99] ^ 4, *entry[100:]]).hex()
+        flipped = f"x'{flipped}'" if database.kind == "sqlite" else f"decode('{flipped}', 'hex')"
+        damage(database, change.format(other=other, wrong=wrong, flipped=flipped))
+        with capture_logs() as logs:
+            async with running(database.url, keys=keys) as act:
+                await until(lambda: act.signer.health["stopped"], what="the signer stops")
+        (line,) = [line for line in logs if line["event"] == "signing_stopped"]
+        assert (line["log_level"], line["index"]) == ("error", index)
+        async with running(database.url, keys=keys) as act:  # a restart changes nothing
             await until(lambda: act.signer.health["stopped"], what="the signer stops")
             health = act.signer.health
             assert (health["ok"], health["bad_index"]) == (False, index)
