@@ -91,6 +91,16 @@ def test_every_call_of_act_has_its_section(call: str) -> None:
     assert call in (ROOT / "docs" / "act.md").read_text()
 
 
+def test_every_promise_of_the_ledger_is_a_test_by_its_name() -> None:
+    promised = set(re.findall(r"^\| P([0-9]+) \|", (ROOT / "docs" / "ledger.md").read_text(), re.MULTILINE))
+    tested = {
+        number
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for number in re.findall(r"^(?:async )?def test_p([0-9]+)_", file.read_text(), re.MULTILINE)
+    }
+    assert promised == tested == set(map(str, range(1, 13)))
+
+
 def commands(group: Any, prefix: str) -> list[str]:
     found = []
     for name, command in sorted(group.commands.items()):

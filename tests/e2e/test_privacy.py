@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -99,6 +100,14 @@ def found_in(texts: dict[str, bytes]) -> dict[str, list[str]]:
     return {name: kinds for name, kinds in marks.items() if kinds}
 
 
+def secrets_in(key_file: Path) -> tuple[bytes, bytes, bytes]:
+    """Return what nobody else may have of a key file: the signing key as base64, as it is, and in hexadecimal."""
+    (line,) = [line for line in key_file.read_text().splitlines() if line.startswith("PRIVATE+KEY+")]
+    text = line.split("+", 4)[4]
+    seed = base64.b64decode(text)[1:]
+    return text.encode(), seed, seed.hex().encode()
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -188,6 +197,10 @@ def test_p11_values_stay_in_oms_until_they_are_erased_and_are_nowhere_then(tmp_p
         shown = found_in(looked_at)
         assert shown.keys() <= set(WITH_VALUES), shown
         (key_file,) = data.glob("*.key")
+        secrets = secrets_in(key_file)
+        assert [name for name, text in {**files(data), **looked_at}.items() if any(one in text for one in secrets)] == [
+            key_file.name
+        ], "the signing key is in its file and nowhere else"
         (tmp_path / "log.vkey").write_bytes(act("key", "show", "--file", str(key_file)).stdout)
         (tmp_path / "before").write_text(note)
         (tmp_path / "one.tlog-proof").write_bytes(looked_at["/proof/inclusion?index=0"])
