@@ -93,7 +93,7 @@ def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: di
 
 def _check_input(tx: Transaction, wish: Start, version: int) -> None:
     schema = tx.plans.get(tx.connection, wish.plan, version).input_schema
-    faults = () if schema is None else schema.faults(wish.input)
+    faults = () if schema is None else schema.faults(wish.input, called="input")
     if faults:
         raise InvalidInputError(
             f"The input does not fit the input_schema of plan {wish.plan!r}: {faults[0].msg}.", faults=faults
