@@ -97,9 +97,6 @@ def _circles(tx: Transaction, new: Sequence[Plan]) -> dict[str, list[str]]:
     """
     known: dict[str, Plan] = {}
     names = {name for plan in new for name in called_plans(plan)}
-    if not names:  # then no circle goes through a new plan
-        return {}
-    names |= {plan.id for plan in new}
     while names:
         found = [tx.plans.get(tx.connection, name, version) for name, version in in_force_of(tx, names).items()]
         known |= {plan.id: plan for plan in found}
