@@ -97,7 +97,11 @@ def _branches(connection: Connection, wanted: TaskFilter) -> list[list[ColumnEle
     """
     if wanted.stalled:
         return [
-            [literal_column(STALLED.text), *_equal(tasks.c.lane, wanted.lane), *_equal(tasks.c.status, wanted.status)]
+            [
+                literal_column(STALLED.text),
+                *rows_equal(tasks.c.lane, wanted.lane),
+                *rows_equal(tasks.c.status, wanted.status),
+            ]
         ]
     if wanted.job is not None or wanted.reference is not None:
         return [[*rows_equal(tasks.c.lane, wanted.lane), *rows_equal(tasks.c.status, wanted.status)]]

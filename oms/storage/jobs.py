@@ -84,9 +84,12 @@ def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:
 
 
 def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str], Job]:
-    """Return the jobs of any plan that have one of ``references``, by plan and reference. They are not locked."""
-    wanted = set(references)
-    found = {(job.plan, job.reference): job for job in tx.new_jobs.values() if job.reference in wanted}
+    """Return the jobs of any plan that have one of ``references``, by plan and reference. They are not locked.
+
+    Also those made in this transaction, which may not be written yet.
+    """
+    new = [job for reference in references for job in tx.new_references.get(reference, ())]
+    found = {(job.plan, job.reference): job for job in new}
     for row in _BY_REFERENCE.rows(tx.connection, tx.dialect.list_parameter(list(references))):
         job = tx.jobs.get(row[0]) or job_of_row(row)
         found[job.plan, job.reference] = job
@@ -105,6 +108,7 @@ def peek_job(tx: Transaction, job_id: int) -> Job | None:
 def add_job(tx: Transaction, job: Job) -> None:
     """Insert ``job`` at the flush."""
     tx.jobs[job.job_id] = tx.new_jobs[job.job_id] = job
+    tx.new_references.setdefault(job.reference, []).append(job)
     tx.outputs[job.job_id, ""] = {}
 
 
