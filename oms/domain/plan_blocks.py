@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oms.domain.cel import NAMESPACES, RESERVED, TYPES, VARIABLES
+from oms.domain.cel_scope import Shape
 from oms.domain.expression import Kind
 from oms.domain.naming import did_you_mean, listed, quote, shown
 from oms.domain.plan import (
@@ -29,7 +30,6 @@ from oms.domain.plan_reading import MAX_SECONDS, At, Reading, Visible, read_whol
 from oms.domain.plan_steps import read_activity
 
 if TYPE_CHECKING:
-    from oms.domain.cel_scope import Shape
     from oms.domain.condition import Condition
 
 MAX_ENTRIES = 1000
@@ -81,7 +81,7 @@ def _node(reading: Reading, entry: object, at: At, visible: Visible) -> Node | N
         message = f"blocks nest to a depth of {MAX_DEPTH}; this {block} is one more"
         reading.faults.add((*at.path, block), message, on_key=True)
         return None
-    return _Block(reading, block, _known_keys(reading, block, entry, at), at, visible).read()
+    return _Block(reading, block, entry, at, visible).read()
 
 
 def _activity(reading: Reading, entry: object, at: At, visible: Visible) -> Step | None:
@@ -90,11 +90,12 @@ def _activity(reading: Reading, entry: object, at: At, visible: Visible) -> Step
     if step is None:
         return None
     reading.steps.append(step)
-    visible.outputs.setdefault(step.activity, SHAPES["plan"])
+    visible.outputs.setdefault(step.activity, Shape.OBJECT)
     if isinstance(entry, dict) and "undo" in entry:
         place = (*at.path, "undo")
         if at.is_undo:
             reading.faults.add(place, "a step of an undo has no undo itself", on_key=True)
+            return step
         inner = replace(at, path=place, spot=(*at.spot, Part("undo", None)), is_undo=True)
         undo = read_steps(reading, entry["undo"], inner, visible.copy(), "undo")
         step = reading.steps[number] = replace(step, undo=undo)
@@ -124,11 +125,12 @@ def _known_keys(reading: Reading, block: str, entry: dict[Any, object], at: At) 
 class _Block:
     """One block while it is read."""
 
-    def __init__(self, reading: Reading, block: str, keys: dict[str, object], at: At, visible: Visible) -> None:
+    def __init__(self, reading: Reading, block: str, entry: dict[str, object], at: At, visible: Visible) -> None:
         self._reading = reading
         self._faults = reading.faults
         self._block = block
-        self._keys = keys
+        self._entry = entry
+        self._keys = keys = _known_keys(reading, block, entry, at)
         self._at = at
         self._visible = visible
         self._when = reading.condition(keys, "when", at, visible)
@@ -146,10 +148,7 @@ class _Block:
         return reader()
 
     def _needs(self, key: str) -> bool:
-        if key in self._keys:
-            return True
-        self._faults.add(self._at.path, f"a {self._block} block needs the key {quote(key)}")
-        return False
+        return self._faults.required(self._keys, self._entry, self._at.path, f"a {self._block} block", key)
 
     def _id(self) -> str | None:
         """Return the block's id, whose output can be read from then on."""
@@ -286,7 +285,6 @@ class _Block:
 
     def _wait(self) -> Wait | None:
         name = self._id()
-        self._show(name)
         at = self._at.key("wait")
         given = self._keys["wait"]
         keys = self._faults.mapping(given, at.path, "wait", WAIT_KEYS)
@@ -304,7 +302,7 @@ class _Block:
         signal = None
         if "signal" in keys:
             signal = self._faults.name(keys["signal"], (*at.path, "signal"), "a signal's name")
-        return Wait(
+        wait = Wait(
             when=self._when,
             id=name,
             for_sec=read_whole(self._faults, keys, "for_sec", at.path, MAX_SECONDS),
@@ -313,6 +311,8 @@ class _Block:
             timeout_sec=read_whole(self._faults, keys, "timeout_sec", at.path, MAX_SECONDS),
             on_timeout=read_word(self._faults, keys, "on_timeout", at.path, OnTimeout.FAIL),
         )
+        self._show(name)
+        return wait
 
     def _plan(self) -> SubPlan | None:
         name = self._id()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from oms.domain.calendar import lane_calendar
+from oms.domain.calendar_error import CalendarError
 from oms.domain.naming import did_you_mean, listed, quote, shown
 from oms.domain.plan import DEFAULT_LEASE_SEC, Lane, LaneKind, OnStall, Rate
 from oms.domain.plan_faults import TITLE_LENGTH
@@ -34,8 +36,11 @@ class _Found:
     on_key: bool = False
 
 
-def read_lanes(entries: list[object], faults: Faults) -> list[Lane]:
-    """Return the lanes that have a name, also those with a fault in their details."""
+def read_lanes(entries: list[object], timezone: str, faults: Faults) -> list[Lane]:
+    """Return the lanes that have a name, also those with a fault in their details.
+
+    ``timezone`` is the plan's, which is known to exist.
+    """
     lanes: dict[str, Lane] = {}
     places: dict[str, Path] = {}
     for index, entry in enumerate(entries):
@@ -44,6 +49,8 @@ def read_lanes(entries: list[object], faults: Faults) -> list[Lane]:
         if found is None:
             continue
         lane = found.lane
+        if lane.has_hours:
+            _check_calendar(lane, entry, path, timezone, faults)
         if lane.id in lanes:
             first = int(places[lane.id][1]) + 1
             message = f"two lanes are called {quote(lane.id)}; the other is lane {first}"
@@ -161,6 +168,27 @@ def _batch(keys: dict[str, object], path: Path, faults: Faults) -> tuple[str | N
             found = next((time for time in times if not isinstance(time, str)), given["at"])
             faults.add((*place, "at"), f"at is a time of day such as 03:00, or a list of them; found {shown(found)}")
     return at, read_whole(faults, given, "max", place, MAX_RUNNING)
+
+
+def _check_calendar(lane: Lane, entry: object, path: Path, timezone: str, faults: Faults) -> None:
+    """Refuse hours, batches and holidays that cannot be read, or with which the lane never opens."""
+    try:
+        lane_calendar(timezone=timezone, open=lane.open, batch_at=lane.batch_at, holidays=lane.holidays)
+    except CalendarError as error:
+        place, offset = (*path, error.key), error.offset
+        if error.key == "batch" and isinstance(entry, dict):
+            place, offset = _batch_place(entry["batch"]["at"], (*place, "at"), offset)
+        faults.add(place, f"{error.key}: {error.message}", offset=offset)
+
+
+def _batch_place(times: object, place: Path, offset: int) -> tuple[Path, int]:
+    """Return the place of a character of the times of a batch, which may be a list of texts."""
+    if isinstance(times, list):
+        for number, text in enumerate(times):
+            if offset <= len(text):
+                return (*place, number), offset
+            offset -= len(text) + 1
+    return place, offset
 
 
 def _check_backups(lanes: dict[str, Lane], places: dict[str, Path], faults: Faults) -> None:

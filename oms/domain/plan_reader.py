@@ -8,26 +8,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oms.domain.naming import listed, shown
-from oms.domain.plan import Plan, PlanSchedule
+from oms.domain.calendar_error import CalendarError
+from oms.domain.local_time import zone
+from oms.domain.naming import shown
+from oms.domain.plan import Plan
 from oms.domain.plan_blocks import MAX_ENTRIES, read_steps
 from oms.domain.plan_faults import TITLE_LENGTH, Faults, PlanError, plan_id_of
 from oms.domain.plan_lanes import read_lanes
 from oms.domain.plan_names import spots_of
 from oms.domain.plan_reading import At, Reading, Visible, read_retry_keys, read_schema, retry_policy
+from oms.domain.plan_schedules import read_schedules
 
 if TYPE_CHECKING:
     from oms.domain.plan import Lane, Node, Step
     from oms.domain.plan_faults import Path
-    from oms.domain.schema import OutputSchema
 
 MAX_LANES = 1000
 MAX_STEPS = 1000
-MAX_SCHEDULES = 100
-REFERENCE_LENGTH = 200
 
 PLAN_KEYS = ("id", "lanes", "sequence", "retry_policy", "title", "timezone", "input_schema", "schedules")
-SCHEDULE_KEYS = ("cron", "reference", "input")
 _DATA_KEYS = ("output_schema", "input_schema")
 
 
@@ -61,10 +60,10 @@ def parse_plan(document: object) -> Plan:
     input_schema = read_schema(faults, parts, "input_schema", ())
     timezone = _timezone(parts, faults)
     lane_entries = _entries(parts, document, faults, "lanes", MAX_LANES)
-    lanes = None if lane_entries is None else read_lanes(lane_entries, faults)
+    lanes = None if lane_entries is None else read_lanes(lane_entries, timezone, faults)
     entries = _entries(parts, document, faults, "sequence", MAX_ENTRIES)
     sequence, steps = ((), ()) if entries is None else _sequence(entries, faults, plan_id, lanes, retry_keys)
-    schedules = _schedules(parts, faults, input_schema)
+    schedules = read_schedules(parts, timezone, input_schema, faults)
     if faults.found or plan_id is None or lanes is None:
         raise PlanError(faults.found)
     return Plan(
@@ -93,10 +92,16 @@ def _plan_id(parts: dict[str, object], document: object, faults: Faults) -> str 
 
 def _timezone(parts: dict[str, object], faults: Faults) -> str:
     name = parts.get("timezone", "UTC")
-    if isinstance(name, str):
-        return name
-    faults.add(("timezone",), f"timezone is an IANA name such as Europe/Vienna, written as text; found {shown(name)}")
-    return "UTC"
+    if not isinstance(name, str):
+        what = "timezone is an IANA name such as Europe/Vienna, written as text"
+        faults.add(("timezone",), f"{what}; found {shown(name)}")
+        return "UTC"
+    try:
+        zone(name)
+    except CalendarError as error:
+        faults.add(("timezone",), error.message)
+        return "UTC"
+    return name
 
 
 def _entries(parts: dict[str, object], document: object, faults: Faults, key: str, most: int) -> list[object] | None:
@@ -123,50 +128,3 @@ def _sequence(
     if len(reading.steps) > MAX_STEPS:
         faults.add(("sequence",), f"a plan has at most {MAX_STEPS} activities; found {len(reading.steps)}")
     return sequence, tuple(reading.steps)
-
-
-def _schedules(parts: dict[str, object], faults: Faults, input_schema: OutputSchema | None) -> tuple[PlanSchedule, ...]:
-    entries = parts.get("schedules", [])
-    if not isinstance(entries, list):
-        faults.add(
-            ("schedules",), f"schedules is a list of mappings of {listed(SCHEDULE_KEYS)}; found {shown(entries)}"
-        )
-        return ()
-    if len(entries) > MAX_SCHEDULES:
-        faults.add(("schedules",), f"schedules has up to {MAX_SCHEDULES} entries; found {len(entries)}")
-    found = [_schedule(entry, ("schedules", number), faults, input_schema) for number, entry in enumerate(entries)]
-    return tuple(schedule for schedule in found if schedule is not None)
-
-
-def _schedule(entry: object, path: Path, faults: Faults, input_schema: OutputSchema | None) -> PlanSchedule | None:
-    keys = faults.mapping(entry, path, "a schedule", SCHEDULE_KEYS)
-    if keys is None:
-        return None
-    cron = reference = None
-    if faults.required(keys, entry, path, "a schedule", "cron"):
-        cron = keys["cron"]
-        if not isinstance(cron, str):
-            faults.add((*path, "cron"), f"cron is written as text, such as 0 6 * * 1-5; found {shown(cron)}")
-    if faults.required(keys, entry, path, "a schedule", "reference"):
-        what = "a schedule's reference"
-        reference = faults.name(keys["reference"], (*path, "reference"), what, length=REFERENCE_LENGTH)
-    given = keys.get("input", {})
-    if not isinstance(given, dict):
-        faults.add((*path, "input"), f"a schedule's input is a mapping, the job's input; found {shown(given)}")
-    elif input_schema is not None:
-        for fault in input_schema.faults(given):
-            place = _nearest(given, fault.loc[1:])
-            faults.add((*path, "input", *place), f"the input does not fit input_schema: {fault.msg}")
-    if not isinstance(cron, str) or reference is None or not isinstance(given, dict):
-        return None
-    return PlanSchedule(cron, reference, given)
-
-
-def _nearest(value: object, path: Path) -> Path:
-    """Return as much of a path as there is in a value: what is missing has no place of its own."""
-    for length, part in enumerate(path):
-        is_there = part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
-        if not is_there:
-            return path[:length]
-        value = value[part]  # type: ignore[index]
-    return path

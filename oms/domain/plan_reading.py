@@ -121,19 +121,25 @@ class Reading:
         return self._compiled(keys, key, at, lambda source: Expression(source, kind, self.scope(at, visible)))
 
     def _compiled(
-        self, keys: Mapping[str, object], key: str, at: At, compiled: Callable[[str], _Compiled]
+        self,
+        keys: Mapping[str, object],
+        key: str,
+        at: At,
+        compiled: Callable[[str], _Compiled],
+        *,
+        word: str | None = None,
     ) -> _Compiled | None:
         if key not in keys:
             return None
-        place, source = (*at.path, key), keys[key]
+        place, source, word = (*at.path, key), keys[key], word or key
         if not isinstance(source, str):
-            self.faults.add(place, f"{key} is a CEL expression, written as text; found {shown(source)}")
+            self.faults.add(place, f"{word} is a CEL expression, written as text; found {shown(source)}")
             return None
         try:
             return compiled(source)
         except ConditionSyntaxError as error:
             for offset, message in error.faults:
-                self.faults.add(place, f"{key}: {message}", offset=offset)
+                self.faults.add(place, f"{word}: {message}", offset=offset)
         return None
 
     def input(self, keys: Mapping[str, object], at: At, visible: Visible) -> dict[str, Expression] | None:
@@ -144,12 +150,15 @@ class Reading:
         if not isinstance(given, dict):
             self.faults.add((*at.path, "input"), f"input is a mapping of keys to CEL expressions; found {shown(given)}")
             return None
+        scope = self.scope(at, visible)
         found: dict[str, Expression] = {}
         for key, value in given.items():
             # A number is CEL as it stands, and YAML has already read it as one.
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             entry = {key: repr(value)} if is_number else {key: value}
-            expression = self.expression(entry, key, Kind.JSON, at.key("input"), visible)
+            expression = self._compiled(
+                entry, key, at.key("input"), lambda source: Expression(source, Kind.JSON, scope), word=f"input.{key}"
+            )
             if self.faults.name(key, (*at.path, "input", key), "a key of input") and expression is not None:
                 found[key] = expression
         return found

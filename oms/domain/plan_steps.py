@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from oms.domain.calendar_error import CalendarError
+from oms.domain.due import read_due
 from oms.domain.expression import MAX_PRIORITY, Expression, Kind
-from oms.domain.naming import did_you_mean, listed, quote, shown
+from oms.domain.naming import did_you_mean, listed, nearest, quote, shown
 from oms.domain.plan import OnFailure, Step
 from oms.domain.plan_faults import TITLE_LENGTH
 from oms.domain.plan_names import BLOCKS
@@ -27,6 +29,7 @@ STEP_KEYS = (
     *("activity", "lane", "when", "output_schema", "retry_policy", "input", "priority", "due_sec", "due", "title"),
     *("on_failure", "undo"),
 )
+_ALL_KEYS = (*STEP_KEYS, *BLOCKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,14 @@ def read_activity(reading: Reading, entry: object, at: At, visible: Visible) -> 
 
 def _known_keys(reading: Reading, entry: dict[Any, object], at: At) -> dict[str, object]:
     """Return an entry's keys without those that an activity does not have, which are faults."""
-    for key in entry:
-        if key in STEP_KEYS:
-            continue
+    unknown = [key for key in entry if key not in STEP_KEYS]
+    if "activity" not in entry and "lane" not in entry:  # then a misspelt block has keys that only follow from it
+        unknown = [key for key in unknown if isinstance(key, str) and nearest(key, _ALL_KEYS) in BLOCKS] or unknown
+    for key in unknown:
         if not isinstance(key, str):
             reading.faults.mapping({key: None}, at.path, "a step", STEP_KEYS)
             continue
-        near = did_you_mean(key, (*STEP_KEYS, *BLOCKS)) or f"; expected one of {listed(STEP_KEYS)}"
+        near = did_you_mean(key, _ALL_KEYS) or f"; expected one of {listed(STEP_KEYS)}"
         reading.faults.add((*at.path, key), f"a step has no key {quote(key)}{near}", on_key=True)
     return {key: value for key, value in entry.items() if key in STEP_KEYS}
 
@@ -132,9 +136,15 @@ def _priority(reading: Reading, keys: dict[str, object], at: At, visible: Visibl
 
 
 def _due(reading: Reading, keys: dict[str, object], at: At) -> str | None:
-    value = keys.get("due")
-    if "due" not in keys or isinstance(value, str):
-        return value if isinstance(value, str) else None
-    message = f"due is a duration such as P5D, written as text; found {shown(value)}"
-    reading.faults.add((*at.path, "due"), message)
-    return None
+    if "due" not in keys:
+        return None
+    value, place = keys["due"], (*at.path, "due")
+    if not isinstance(value, str):
+        reading.faults.add(place, f"due is a duration such as P5D, written as text; found {shown(value)}")
+        return None
+    try:
+        read_due(value)
+    except CalendarError as error:
+        reading.faults.add(place, f"due: {error.message}", offset=error.offset)
+        return None
+    return value

@@ -228,6 +228,7 @@ class Tower:
     def put_plan(self, document: dict[str, Any]) -> LoadedVersion:
         """Put a plan in force."""
         (version,) = self.run(put_plans, PutPlan(parse_plan(document)))
+        assert isinstance(version, LoadedVersion)
         return version
 
     def start(
