@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, true, update
@@ -52,7 +53,7 @@ _READY_IN = (
     .limit(bindparam("limit"))
     .subquery()
 )
-_OF_JOB = select(tasks).where(tasks.c.job_id == bindparam("this_job")).order_by(tasks.c.task_id)
+_OF_JOB = select(tasks).where(tasks.c.job_id == bindparam("this_job"))
 _ALL_OF_JOB = Prepared(_OF_JOB, ["this_job"])
 _LIVE_OF_JOB = Prepared(_OF_JOB.where(literal_column("status IN ('queued', 'running')")), ["this_job"])
 _DONE_OF_JOB = Prepared(_OF_JOB.where(literal_column("status = 'done'")), ["this_job"])
@@ -124,7 +125,9 @@ def tasks_below(tx: Transaction, job_id: int, branch: str) -> list[Task]:
 
 def _of_job(tx: Transaction, statement: Prepared, *values: object) -> list[Task]:
     tx.flush_tasks()
-    return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in statement.rows(tx.connection, *values)]
+    # Sorted here: asked for the order, PostgreSQL may walk the whole table in that order instead of the job's rows.
+    rows = sorted(statement.rows(tx.connection, *values), key=itemgetter(0))
+    return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in rows]
 
 
 def add_task(tx: Transaction, task: Task) -> None:
