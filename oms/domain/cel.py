@@ -1,9 +1,10 @@
-"""The CEL engine behind one small seam: text in, checked expression out; every other module sees plain Python.
+r"""The CEL engine behind one small seam: text in, checked expression out; every other module sees plain Python.
 
 The engine is Google's C++ one (cel-expr-python). What had to be known about it, each held by a test:
 
 - An evaluation error is a *value* of type ERROR whose ``value()`` is a text, so that ``bool()`` of it is true.
 - ``optMap`` copies its receiver twice, so that 25 of them in a row would fill the memory while parsing.
+- A text of the data ends for it at the first NUL, so that "a\0b" would equal "a" (``json_data`` refuses them first).
 - Data nested some thousand levels deep ends the process (``json_data`` measures first).
 - Its limit of 10,000 loop rounds bounds neither memory nor time inside a round (``cel_cost`` bounds both first).
 """
@@ -172,14 +173,6 @@ class Program:
         """
         value = self._evaluated(data)
         return value.value() if value.type() == cel.Type.TIMESTAMP else _Result().plain(value)
-
-    def check(self, data: Mapping[str, Any]) -> None:
-        """Evaluate the expression and drop what it gives.
-
-        Raises:
-            CelError: it gives no value.
-        """
-        self._evaluated(data)
 
     def _evaluated(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the engine ships no types
         try:

@@ -16,6 +16,7 @@ from oms.domain.cel_names import asked_outputs, data_path, name_faults, note_rea
 from oms.domain.cel_scope import Shape
 from oms.domain.cel_tree import Select
 from oms.domain.json_data import NotPlainError, Size, measure
+from oms.domain.naming import quote, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -132,7 +133,7 @@ class CheckedCel:
             ConditionError: a key is missing, a type does not fit, the data is too large for the expression.
         """
         try:
-            check_cost(self._tree, {name: measure(value) for name, value in facts.items()})
+            check_cost(self._tree, {name: measure(value, takes_nul=False) for name, value in facts.items()})
             return evaluate(self._program, facts)
         except NotPlainError as error:
             raise ConditionError(self.source, "type_mismatch", str(error)) from None
@@ -158,14 +159,22 @@ class CheckedCel:
         """Return the very part of the data that it names, however large, and exactly as it is.
 
         Raises:
-            ConditionError: as ``decide``.
+            ConditionError: there is no such part.
         """
-        self.decide(Program.check, facts)
-        value: Any = facts
         assert self._path is not None
+        found: Any = facts
         for key in self._path:
-            value = value[key]
-        return value
+            if not isinstance(found, dict):
+                message = f"{quote(key)} is a key of an object; found {shown(found)}"
+                raise ConditionError(self.source, "type_mismatch", message)
+            if key not in found:
+                raise ConditionError(self.source, "missing_key", f"there is no key {quote(key)}")
+            found = found[key]
+        try:
+            measure(found)
+        except NotPlainError as error:
+            raise ConditionError(self.source, "type_mismatch", str(error)) from None
+        return found
 
 
 def _plain_object(value: object) -> object:

@@ -33,22 +33,27 @@ class Size(NamedTuple):
     values: int
 
 
-def measure(value: object) -> Size:
+def measure(value: object, *, takes_nul: bool = True) -> Size:
     """Return the size of a JSON value.
+
+    Args:
+        value: the value.
+        takes_nul: False refuses texts and keys with the character NUL, too.
 
     Raises:
         NotPlainError: it is not plain JSON, or nested deeper than ``MAX_DEPTH``.
     """
+    bytes_of = _bytes_of if takes_nul else _bytes_without_nul
     text = inner = values = 0
     waiting: list[tuple[object, int]] = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
         values += 1
         if isinstance(item, str):
-            text = max(text, _bytes_of(item))
+            text = max(text, bytes_of(item))
         elif isinstance(item, dict):
             inner = max(inner, len(item) if depth else 0)
-            text = max(text, max(map(_bytes_of, item), default=0))
+            text = max(text, max(map(bytes_of, item), default=0))
             waiting.extend((entry, depth + 1) for entry in item.values())
         elif isinstance(item, list):
             inner = max(inner, len(item) if depth else 0)
@@ -73,3 +78,11 @@ def _bytes_of(text: object) -> int:
         return len(text.encode())
     except UnicodeEncodeError:
         raise NotPlainError("a text holds half of a character (a lone surrogate)") from None
+
+
+def _bytes_without_nul(text: object) -> int:
+    """Do the same for a text that must not have a NUL."""
+    length = _bytes_of(text)
+    if isinstance(text, str) and "\0" in text:
+        raise NotPlainError("a text holds the character NUL, which an expression cannot read")
+    return length

@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 COMPARED = 200
 SHOWN = 10
@@ -44,6 +44,12 @@ def listed(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + more
+
+
+def way(names: Sequence[str]) -> str:
+    """Return ``"a" -> "b" -> "a"``; of a long way the ten first names and the last."""
+    more = [f"{len(names) - SHOWN - 1} more", quote(names[-1])] if len(names) > SHOWN + 1 else map(quote, names[SHOWN:])
+    return " -> ".join([*map(quote, names[:SHOWN]), *more])
 
 
 def shown(value: object) -> str:  # noqa: PLR0911 - one return per kind of value

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from oms.domain.calendar import lane_calendar
 from oms.domain.calendar_error import CalendarError
-from oms.domain.naming import did_you_mean, listed, quote, shown
+from oms.domain.naming import did_you_mean, listed, quote, shown, way
 from oms.domain.plan import DEFAULT_LEASE_SEC, Lane, LaneKind, OnStall, Rate
 from oms.domain.plan_faults import TITLE_LENGTH
 from oms.domain.plan_reading import MAX_SECONDS, read_whole, read_word
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from oms.domain.plan_faults import Faults, Path
 
 MAX_LEASE_SEC = 31_536_000
@@ -202,17 +204,21 @@ def _check_backups(lanes: dict[str, Lane], places: dict[str, Path], faults: Faul
             faults.add(place, f"the backup lane {quote(lane.backup)} is not declared in lanes{near}")
         elif lane.backup == lane.id:
             faults.add(place, f"the lane {quote(lane.id)} is its own backup; expected another lane")
-        elif circle := _circle(lane, lanes):
-            faults.add(place, f"the backups lead back to this lane: {' -> '.join(map(quote, circle))}")
+    for circle in _circles(lanes):
+        place = (*places[circle[0]], "backup")
+        faults.add(place, f"the backups lead back to this lane: {way(circle)}")
 
 
-def _circle(lane: Lane, lanes: dict[str, Lane]) -> list[str]:
-    """Return the lanes from one over its backups back to it; an empty list where they do not lead back."""
-    way = [lane.id]
-    while (backup := lanes[way[-1]].backup) is not None and backup in lanes:
-        way.append(backup)
-        if backup == lane.id:
-            return way
-        if backup in way[:-1]:
-            break
-    return []
+def _circles(lanes: dict[str, Lane]) -> Iterator[list[str]]:
+    """Yield each circle of two lanes or more that the backups go in, from its first lane back to it."""
+    done: set[str] = set()
+    for lane_id in lanes:
+        steps: dict[str, None] = {}
+        here: str | None = lane_id
+        while here in lanes and here not in done and here not in steps:
+            steps[here] = None
+            here = lanes[here].backup
+        if here in steps and lanes[here].backup != here:
+            seen = list(steps)
+            yield [*seen[seen.index(here) :], here]
+        done.update(steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oms.domain.naming import quote
+from oms.domain.naming import way
 from oms.domain.plan import SubPlan
 from oms.domain.plan_walk import walk_plan
 
@@ -42,10 +42,10 @@ def plan_cycle(plan: Plan, plans: Mapping[str, Plan]) -> list[str] | None:
         caller = waiting.pop()
         for called in sorted(called_plans(caller)):
             if called == plan.id:
-                way = [plan.id, caller.id]
-                while way[-1] != plan.id:
-                    way.append(before[way[-1]])
-                return way[::-1]
+                back = [plan.id, caller.id]
+                while back[-1] != plan.id:
+                    back.append(before[back[-1]])
+                return back[::-1]
             if called not in before and called in plans:
                 before[called] = caller.id
                 waiting.append(plans[called])
@@ -55,18 +55,20 @@ def plan_cycle(plan: Plan, plans: Mapping[str, Plan]) -> list[str] | None:
 def refused_for_cycles(new: Sequence[Plan], in_force: Mapping[str, Plan]) -> dict[str, list[str]]:
     """Return which of some new plans may not come into force together, each with the circle that it would close.
 
-    They come one after the other. One that is refused leaves its plan in ``in_force`` as it is, if there is one.
+    Those that are as they were come first, then the others one after the other. One that is refused leaves its plan
+    in ``in_force`` as it is, if there is one.
 
     Args:
-        new: one plan of each id.
+        new: one plan of each id, in their order.
         in_force: the plans that are in force, among them old versions of the new ones; no circle among them.
     """
     refused: dict[str, list[str]] = {}
     ids = {plan.id for plan in new}
+    ordered = sorted(new, key=lambda plan: plan.id not in in_force or in_force[plan.id].document != plan.document)
     while True:
         accepted = {name: plan for name, plan in in_force.items() if name not in ids or name in refused}
         circle = None
-        for plan in new:
+        for plan in ordered:
             if plan.id not in refused:
                 circle = plan_cycle(plan, accepted)
                 if circle is not None:
@@ -79,5 +81,4 @@ def refused_for_cycles(new: Sequence[Plan], in_force: Mapping[str, Plan]) -> dic
 
 def shown_cycle(circle: Sequence[str]) -> str:
     """Say why a plan that closes a circle is refused."""
-    way = " -> ".join(map(quote, circle))
-    return f"the plans call each other in a circle, so that a job would never end: {way}"
+    return f"the plans call each other in a circle, so that a job would never end: {way(circle)}"

@@ -40,7 +40,7 @@ def missing_plans(plan: Plan, known: Collection[str]) -> list[PlanFault]:
     for name, path in calls_of(plan).items():
         if name not in known:
             near = did_you_mean(name, known)
-            message = f"the plan {quote(name)} is not among the files; until it is in force, this step fails{near}"
+            message = f"the plan {quote(name)} is not among the files{near}; until it is in force, this step fails"
             found.append(_warning(path, message))
     return found
 

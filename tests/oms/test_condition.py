@@ -180,6 +180,8 @@ FOREIGN = [
     datetime(2026, 11, 22, tzinfo=UTC),
     b"bytes",
     "half \ud800",
+    "a\0b",
+    {"a\0b": 1},
     {1: 2},
     {None: 2},
     {"\ud800": 1},

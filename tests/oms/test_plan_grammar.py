@@ -624,14 +624,13 @@ def test_blocks_nest_to_a_depth_of_20_in_a_file_too(block: str) -> None:
     assert SCHEMA.is_valid(document)
 
 
-def test_backups_in_a_circle_are_told_at_each_of_them() -> None:
-    lanes = [{"id": "a", "backup": "b"}, {"id": "b", "backup": "c"}, {"id": "c", "backup": "b"}]
-    first, second = faults_of(seq("a") | {"lanes": lanes})
-    assert (first.path, first.message) == (
-        ("lanes", 1, "backup"),
-        'the backups lead back to this lane: "b" -> "c" -> "b"',
-    )
-    assert second.path == ("lanes", 2, "backup")
+def test_backups_in_a_circle_are_told_once() -> None:
+    backups = {"a": "b", "b": "c", "c": "b", "d": "a", "e": "f", "f": "e", "g": None}
+    lanes = [{"id": name, **({"backup": backup} if backup else {})} for name, backup in backups.items()]
+    assert [(fault.path[1], fault.message) for fault in faults_of(seq("a") | {"lanes": lanes})] == [
+        (1, 'the backups lead back to this lane: "b" -> "c" -> "b"'),
+        (4, 'the backups lead back to this lane: "e" -> "f" -> "e"'),
+    ]
 
 
 def test_at_most_1000_activities_in_all_lists() -> None:
@@ -650,7 +649,7 @@ def test_at_most_1000_activities_in_all_lists() -> None:
 
 
 @given(made=full_plans(NAMES))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_plan_is_read_and_taken_by_the_schema(made: Made) -> None:
     plan = parse_plan(made.document)
     assert SCHEMA.is_valid(made.document)
@@ -676,7 +675,7 @@ REASONS = {
 
 
 @given(made=full_plans(NAMES), data=st.data())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_what_an_expression_may_not_read_is_refused_at_its_place(made: Made, data: st.DataObject) -> None:
     slots = [slot for slot in made.slots if len(made.readable(slot)) < len(made.names)]
     assume(slots)
@@ -712,7 +711,7 @@ JUNK: st.SearchStrategy[Any] = st.sampled_from(
 
 
 @given(made=full_plans(NAMES), data=st.data())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_put_into_a_plan_is_told_inside_it_and_the_schema_refuses_no_plan(
     made: Made, data: st.DataObject
 ) -> None:

@@ -232,6 +232,41 @@ async def test_a_plan_that_came_by_http_is_in_force_without_a_file_and_stays_so(
         assert (await oms.get("/plans/two"))["file"] is None
 
 
+CALLS = "id: {}\nlanes: [a]\nsequence:\n  - a\n  - {{plan: {}}}\n"
+
+
+@in_loop
+async def test_a_plan_that_closes_a_circle_of_calls_is_refused_and_its_last_good_version_stays(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        folder = Folder(oms, site.folder / "plans")
+        folder.write(one=ONE, two=CALLS.format("two", "one"))
+        assert await folder.reload() == ([("one", 1), ("two", 1)], [], [])
+        folder.write(one=CALLS.format("one", "two"))
+        answer = await oms.post("/plans/reload", {})
+        detail = 'the plans call each other in a circle, so that a job would never end: "one" -> "two" -> "one"'
+        assert answer["refused"] == [{"file": "one.yaml", "line": 5, "column": 12, "detail": detail}]
+        assert folder.in_force() == {"one": 1, "two": 1}
+
+
+@in_loop
+async def test_a_plan_by_http_that_closes_a_circle_is_refused(site: Site) -> None:
+    async with running(site, plans=()) as oms:
+        assert (await oms.http.post("/plans", content=CALLS.format("one", "two"))).status_code == 200, (
+            "two may come later"
+        )
+        refused = await oms.http.post("/plans", content=CALLS.format("two", "one"))
+        assert refused.status_code == 422
+        assert '"two" -> "one" -> "two"' in refused.json()["detail"]
+        folder = Folder(oms, site.folder / "plans")
+        folder.write(two=CALLS.format("two", "three"))
+        assert await folder.reload() == ([("two", 1)], [], [])
+        folder.write(three=CALLS.format("three", "one"))
+        assert await folder.reload() == ([("two", 1)], ["three.yaml"], []), "it closes the circle"
+        assert folder.in_force() == {"one": 1, "two": 1}
+        assert (await oms.http.post("/plans", content=TWO.replace("two", "one"))).status_code == 200
+        assert (await folder.reload())[1] == []
+
+
 @in_loop
 async def test_a_reload_that_our_database_does_not_take_changes_nothing(site: Site) -> None:
     async with running(site, plans=()) as oms:
