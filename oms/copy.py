@@ -20,6 +20,7 @@ from hmskit.copying_meter import CopyMeter
 from oms.storage.numbers import last_numbers, set_last_numbers
 from oms.storage.store import Store, open_store
 from oms.storage.tables import (
+    batches,
     blocks,
     branches,
     durations,
@@ -52,6 +53,7 @@ TABLES = (
     lane_counts,
     lane_controls,
     durations,
+    batches,
 )
 """All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers, and
 when tasks were handed out counts for moments only."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from oms.domain.errors import InvalidInputError, OmsError
 from oms.domain.plan import Plan
 from oms.domain.plan_links import called_plans, refused_for_cycles, shown_cycle
+from oms.storage.batches import add_batches
 from oms.storage.plans import in_force_of, put_plan, withdraw_missing
+from oms.storage.schedules import keep_schedules
 from oms.storage.transaction import Transaction
 
 
@@ -79,14 +81,18 @@ def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans
     for wish in wishes:
         withdrawn = _withdraw(tx, wish) if wish.is_whole else []
         circles = _circles(tx, [plan for _file, plan in wish.plans])
-        loaded = [
-            LoadedVersion(id=plan.id, plan_version=put_plan(tx, plan, file=file))
-            for file, plan in wish.plans
-            if plan.id not in circles
-        ]
+        loaded = [_put(tx, plan, file=file) for file, plan in wish.plans if plan.id not in circles]
         refused = [ClosesCycle(file, plan.id, circles[plan.id]) for file, plan in wish.plans if plan.id in circles]
         answers.append(LoadedPlans(loaded=loaded, withdrawn=withdrawn, refused=refused))
     return answers
+
+
+def _put(tx: Transaction, plan: Plan, *, file: str | None) -> LoadedVersion:
+    """Put a plan in force, with its schedules; its lanes' batches get their rows."""
+    version = put_plan(tx, plan, file=file)
+    keep_schedules(tx, plan.id, [(each.cron, plan.timezone, each.reference) for each in plan.schedules])
+    add_batches(tx, (lane.id for lane in plan.lanes if lane.batch_max is not None))
+    return LoadedVersion(id=plan.id, plan_version=version)
 
 
 def _circles(tx: Transaction, new: Sequence[Plan]) -> dict[str, list[str]]:
@@ -108,11 +114,14 @@ def _circles(tx: Transaction, new: Sequence[Plan]) -> dict[str, list[str]]:
 
 
 def _withdraw(tx: Transaction, wish: LoadPlans) -> list[str]:
-    return withdraw_missing(
+    withdrawn = withdraw_missing(
         tx,
         kept_files=wish.refused_files,
         kept_plans=[plan.id for _file, plan in wish.plans] + list(wish.refused_plans),
     )
+    for plan in withdrawn:
+        keep_schedules(tx, plan, [])
+    return withdrawn
 
 
 def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion | OmsError]:
@@ -124,5 +133,5 @@ def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion 
             message = f"The plan {wish.plan.id!r} is refused: {shown_cycle(circles[wish.plan.id])}."
             answers.append(InvalidInputError(message))
         else:
-            answers.append(LoadedVersion(id=wish.plan.id, plan_version=put_plan(tx, wish.plan, file=None)))
+            answers.append(_put(tx, wish.plan, file=None))
     return answers

@@ -15,6 +15,7 @@ from oms.domain.task import Job, JobState, Task
 from oms.sequencer.events import record_task
 from oms.sequencer.ground import visible_outputs
 from oms.sequencer.lanes import plan_of
+from oms.sequencer.open_batches import open_polled
 from oms.storage.jobs import load_outputs, lock_jobs
 from oms.storage.tasks import claim_tasks, wake_due
 from oms.storage.transaction import Change, Transaction
@@ -56,6 +57,7 @@ def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
     by_lane: dict[str, list[int]] = {}
     for place, wish in enumerate(wishes):
         by_lane.setdefault(wish.lane, []).append(place)
+    open_polled(tx, by_lane)
     claimed = {
         lane: deque(claim_tasks(tx, lane=lane, limit=sum(wishes[place].limit for place in places)))
         for lane, places in by_lane.items()

@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 
 from oms.domain.errors import OmsError, UnavailableError
 from oms.sequencer.command import Command
+from oms.sequencer.open_batches import open_polled
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.waiting import Parked, Waiting
@@ -265,8 +266,9 @@ class Writer:
                 commands = [command for command in commands if command not in again] if again else commands
                 answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])
                 wake_due(tx)
-                waited = self._waiting.take(tx.woken)
                 pulls = [command for command in commands if command.verb is pull]
+                open_polled(tx, [wish.lane for command in pulls for wish in command.wishes])
+                waited = self._waiting.take(tx.woken)
                 # Those that have waited were there first.
                 answers += _run_verbs(tx, waited + sorted(pulls, key=_is_new))
                 seen = self._note_workers(tx, pulls)

@@ -97,6 +97,7 @@ def withdraw_missing(tx: Transaction, *, kept_files: Iterable[str], kept_plans: 
 
 
 def _withdraw(tx: Transaction, names: Iterable[str]) -> None:
+    tx.foreign_lanes.clear()
     for name in names:
         tx.connection.execute(update(plans).where(plans.c.plan == name, plans.c.in_force).values(in_force=False))
 

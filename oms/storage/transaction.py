@@ -17,6 +17,8 @@ from sqlalchemy import Connection, FunctionElement
 from sqlalchemy.types import NullType
 
 from hmskit.prepared import Prepared, in_one_go, insert_rows, update_rows
+from oms.domain.plan import Plan
+from oms.domain.stall import Pause
 from oms.domain.task import FINISHED, Job, Task, TaskStatus
 from oms.storage.plan_cache import PlanCache
 from oms.storage.tables import jobs, outbox, tasks
@@ -127,6 +129,8 @@ _TASK_STATE = (
     "note",
     "superseded",
     "stalls_at",
+    "stall_from",
+    "stalled_at",
     "ended_at",
 )
 _TASK_PLACE = (
@@ -138,6 +142,7 @@ _TASK_PLACE = (
     "held_available_at",
     "closes_at",
     "batch_max",
+    "batch_at",
 )
 _EVENT = ("stream", "seq", "body", "created_at", "delivered")
 
@@ -186,6 +191,8 @@ class Transaction:
         busy_jobs: jobs that were asked for by their own number, and that another transaction works on.
         claimed: by lane how many tasks were handed out.
         contended: lanes where a claim came back short although tasks are ready: others hold them at this moment.
+        foreign_lanes: by lane the plan in force that declares it, for jobs whose own plan does not; looked up here.
+        lane_pauses: by lane when it was paused, as far as that was looked up here.
         has_woken_due: the waiting tasks whose time has come were made ready.
         recorded: how many events were recorded.
         has_erased: values were destroyed: after the commit no copy of them may stay in the database's files.
@@ -211,6 +218,8 @@ class Transaction:
     busy_jobs: set[int] = field(default_factory=set)
     claimed: Counter[str] = field(default_factory=Counter)
     contended: set[str] = field(default_factory=set)
+    foreign_lanes: dict[str, Plan | None] = field(default_factory=dict)
+    lane_pauses: dict[str, list[Pause]] = field(default_factory=dict)
     has_woken_due: bool = False
     recorded: int = 0
     due_now: bool = False
