@@ -65,7 +65,10 @@ _FIRST_MS = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).days * 86_400_000
 _LAST_MS = ((datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).days + 1) * 86_400_000 - 1
 
 # Control characters are no part of a CloudEvents string (and would forge lines in logs).
-Text = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$"
+Text = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_NO_CONTROLS)]
+# A stream's name is a Text, and in a source each of its characters may take twelve: %F0%9F%93%AE.
+Source = Annotated[str, StringConstraints(min_length=1, max_length=6_100, pattern=_NO_CONTROLS)]
 
 
 class EventData(BaseModel):
@@ -97,7 +100,7 @@ class Event(BaseModel):
 
     specversion: Literal["1.0"]
     id: Text
-    source: Text
+    source: Source
     type: Text
     subject: Text
     time: Text

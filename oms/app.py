@@ -16,11 +16,13 @@ from fastapi_offline import FastAPIOffline
 import oms
 from act.client import LedgerClient
 from hmskit.same_site import SameSiteOnly
-from oms.api import control, health, jobs, plans, problems, tasks
+from oms.api import control, health, jobs, lanes, plans, problems, tasks
 from oms.config import Settings
 from oms.domain.errors import UnavailableError
 from oms.relay.loop import Relay
 from oms.relay.wakes import Wakes
+from oms.sequencer.estimates import Estimates
+from oms.sequencer.learn import Completed, learn_for_ever
 from oms.sequencer.neighbours import look_for_ever, unstick_for_ever
 from oms.sequencer.plan_folder import reload_folder
 from oms.sequencer.purge import purge_for_ever
@@ -77,18 +79,29 @@ def create_app(
             if wakes is not None:
                 wakes.publish(ready)
 
+        completed = Completed()
         is_due = asyncio.Event()
-        writer = Writer(store, now_ms=now_ms, on_recorded=wake_relay, on_ready=wake_others, on_due=is_due.set)
+        writer = Writer(
+            store,
+            now_ms=now_ms,
+            on_recorded=wake_relay,
+            on_ready=wake_others,
+            on_due=is_due.set,
+            on_completed=completed.add,
+        )
         wakes = _wakes_of(settings, store, on_wake=writer.wake)
         writer.start()
         relay = Relay(store, writer, client, now_ms=here_ms)
-        app.state.service = Service(store, writer, relay.health, settings.act_url, here_ms, wakes)
+        app.state.service = Service(
+            store, writer, relay.health, settings.act_url, here_ms, Estimates(store.dialect, store.plans), wakes
+        )
         report = await reload_folder(writer, settings.plans)
         log.info("plans_loaded", loaded=len(report["loaded"]), refused=len(report["refused"]))
         background = [
             asyncio.create_task(relay.run(), name="relay"),
             asyncio.create_task(_sweep_for_ever(writer, settings.sweep_interval_sec, is_due), name="sweeper"),
             asyncio.create_task(purge_for_ever(writer, retention_days=settings.retention_days), name="purge"),
+            asyncio.create_task(learn_for_ever(store, writer, completed, now_ms=here_ms), name="learn"),
         ]
         if wakes is not None:
             background.append(asyncio.create_task(wakes.run(), name="wakes"))
@@ -117,7 +130,7 @@ def create_app(
     )
     app.state.settings = settings
     problems.install(app)
-    for router in (jobs.router, control.router, tasks.router, plans.router, health.router):
+    for router in (jobs.router, control.router, tasks.router, lanes.router, plans.router, health.router):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,

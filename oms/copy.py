@@ -24,9 +24,11 @@ from oms.storage.tables import (
     blocks,
     branches,
     durations,
+    hand_outs,
     jobs,
     lane_controls,
     lane_counts,
+    lane_turns,
     leases,
     outbox,
     plans,
@@ -35,6 +37,7 @@ from oms.storage.tables import (
     stopped_streams,
     tasks,
     timers,
+    ways,
     workers,
 )
 
@@ -52,11 +55,13 @@ TABLES = (
     workers,
     lane_counts,
     lane_controls,
+    lane_turns,
+    hand_outs,
     durations,
     batches,
+    ways,
 )
-"""All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers, and
-when tasks were handed out counts for moments only."""
+"""All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers."""
 
 
 def run_copy(source_url: str, target_url: str, console: Console) -> dict[str, Digest]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,7 +16,7 @@ from oms.sequencer.pause import Pause, Resume, pause, resume
 from oms.sequencer.restart import Restart, restart
 from oms.sequencer.signal import Signal, signal
 from oms.sequencer.skip import Skip, skip
-from oms.storage.transaction import Transaction
+from oms.sequencer.writer import Verb
 
 router = APIRouter(tags=["control"])
 
@@ -24,10 +24,9 @@ _JOB: dict[int | str, dict[str, Any]] = {
     200: {"model": JobStands},
     **problem_responses("403", "404", "409", "413", "422", "503"),
 }
-_Verb = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 
 
-async def _run(request: Request, job_id: str, verb: _Verb, wish: Callable[..., Any]) -> Response:
+async def _run(request: Request, job_id: str, verb: Verb[Any, Any], wish: Callable[..., Any]) -> Response:
     body = await read_object(request, ControlBody, may_be_empty=True)
     made = wish(job_id=job_id, reason=body.reason, actor=body.actor, trace=trace_of(request))
     return json_response(await service_of(request).writer.run(verb, made))

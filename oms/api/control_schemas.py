@@ -69,6 +69,16 @@ class BlockView(Answered):
     branches: list[BranchView]
 
 
+class EtaView(Answered):
+    """When a job will be done: of ten jobs like it, six end from ``low`` to ``high``. Never a promise."""
+
+    low: str = Field(description="the 20th percentile of its end")
+    high: str = Field(description="the 80th percentile")
+    label: str = Field(description="for the citizen: where it stands, and how long until ``high``, rounded up")
+    method: str = Field(description="where the estimate comes from, in one sentence")
+    as_of: str
+
+
 class JobView(JobSummary):
     """A job with all it has."""
 
@@ -76,3 +86,4 @@ class JobView(JobSummary):
     tasks: list[TaskView]
     outputs: dict[str, Any]
     blocks: list[BlockView] = Field(description="the blocks that it is in, the outer ones first")
+    eta: EtaView | None = Field(description="null when it is finished or held, and below 30 finished jobs like it")

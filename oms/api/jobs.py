@@ -15,7 +15,6 @@ from oms.api.schemas import (
     JobsPage,
     JobsQuery,
     JobStands,
-    LanesView,
     StartBody,
     StartedAnswer,
 )
@@ -23,7 +22,7 @@ from oms.sequencer.erase import Erase, erase
 from oms.sequencer.lists import JobFilter, jobs_page
 from oms.sequencer.receipts import receipts_view
 from oms.sequencer.start import Start, start
-from oms.sequencer.views import job_view, lanes_view
+from oms.sequencer.views import job_view
 
 router = APIRouter(tags=["jobs"])
 
@@ -64,8 +63,10 @@ async def list_jobs(request: Request, query: Annotated[JobsQuery, Query()]) -> R
 
 @router.get("/jobs/{job_id}", responses={200: {"model": JobView}, **problem_responses("404", "503")})
 async def show_job(request: Request, job_id: str) -> Response:
-    """Show a job, its tasks, and its outputs by activity."""
-    return json_response(await service_of(request).read(lambda connection: job_view(connection, job_id)))
+    """Show a job, its tasks, its outputs by activity, and when it will be done as far as can be told."""
+    service = service_of(request)
+    eta = service.estimates.at(service.now_ms())
+    return json_response(await service.read(lambda connection: job_view(connection, job_id, eta=eta)))
 
 
 @router.get(
@@ -90,12 +91,3 @@ async def erase_job(request: Request, job_id: str) -> Response:
     body = await read_object(request, EraseBody, may_be_empty=True)
     wish = Erase(job_id=job_id, reason=body.reason, actor=body.actor, trace=trace_of(request))
     return json_response(await service_of(request).writer.run(erase, wish))
-
-
-@router.get("/lanes", responses={200: {"model": LanesView}, **problem_responses("503")})
-async def list_lanes(request: Request) -> Response:
-    """List the lanes: what waits, what runs, for how long, and who was seen."""
-    service = service_of(request)
-    now_ms = service.now_ms()
-    view = await service.read(lambda connection: lanes_view(connection, service.store.plans, now_ms=now_ms))
-    return json_response(view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -287,31 +287,6 @@ class JobStands(Answered):
 
     job_id: str = Field(examples=["JOB-123"])
     state: JobState
-
-
-class WorkerSeen(Answered):
-    """A named worker of a lane."""
-
-    worker: str
-    last_seen: str
-
-
-class LaneView(Answered):
-    """A lane."""
-
-    lane: str
-    kind: Literal["machine", "human", "vendor"]
-    queued: int
-    running: int
-    oldest_queued_sec: float | None
-    paused: bool
-    workers: list[WorkerSeen]
-
-
-class LanesView(Answered):
-    """All lanes."""
-
-    items: list[LaneView]
 
 
 class PlanVersionView(Answered):

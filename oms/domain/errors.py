@@ -89,3 +89,7 @@ class UnavailableError(OmsError):
     status = 503
     title = "Not now"
     retry_after_sec = 1
+
+
+class BusyError(UnavailableError):
+    """Another transaction has what this is about in its hands. Nothing was done: it comes again in a moment."""

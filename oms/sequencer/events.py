@@ -1,17 +1,20 @@
 """Record what happened: an event into the outbox, in the transaction of the change it tells of.
 
-The event takes its place in its job under the job's lock; the ledger holds facts about the work, never values.
+The event takes its place in its job's stream, or its lane's, under the lock of that; the ledger holds facts about the
+work, never values.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from act.contract import Entity, encode_event
+from act.contract import LANE_PREFIX, Entity, encode_event
+from oms.domain.lane_control import LaneControl
 from oms.domain.paths import entry_path
 from oms.domain.plan import Node, Step
 from oms.domain.run import Branch
 from oms.domain.task import Job, Task
+from oms.storage.lane_controls import control_changed
 from oms.storage.outbox import add_event
 from oms.storage.transaction import Transaction
 
@@ -67,6 +70,43 @@ def record_skipped(tx: Transaction, job: Job, branch: Branch, node: Node) -> Non
     )
 
 
+def record_lane(
+    tx: Transaction,
+    control: LaneControl,
+    status: str,
+    *,
+    actor: str | None = None,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Record that something happened to a lane, in the stream of its own; ``control`` is locked."""
+    control.seq += 1
+    control_changed(tx, control)
+    stream = lane_stream(control.lane)
+    body = encode_event(
+        stream=stream,
+        seq=control.seq,
+        entity="lane",
+        subject=stream,
+        time_ms=tx.now_ms,
+        traceparent=tx.trace,
+        data={
+            **dict.fromkeys(("job_id", "plan", "plan_version", "reference", "task_id", "activity")),
+            "lane": control.lane,
+            "status": status,
+            "attempt": None,
+            "worker": None,
+            "actor": actor,
+            "detail": detail or {},
+        },
+    )
+    add_event(tx, stream=stream, seq=control.seq, body=body)
+
+
+def lane_stream(lane: str) -> str:
+    """Return the name of a lane's stream."""
+    return f"{LANE_PREFIX}{lane}"
+
+
 def _record(
     tx: Transaction,
     job: Job,
@@ -106,4 +146,4 @@ def _record(
             "detail": detail or {},
         },
     )
-    add_event(tx, job=job, seq=job.seq, body=body)
+    add_event(tx, stream=job.name, seq=job.seq, body=body)

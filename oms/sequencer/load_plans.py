@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from oms.domain.errors import InvalidInputError, OmsError
+from oms.domain.errors import BusyError, InvalidInputError, OmsError
 from oms.domain.plan import Plan
 from oms.domain.plan_links import called_plans, refused_for_cycles, shown_cycle
+from oms.sequencer.lane_caps import keep_caps
 from oms.storage.batches import add_batches
-from oms.storage.plans import in_force_of, put_plan, withdraw_missing
+from oms.storage.plans import in_force_of, lock_in_force, missing, put_plan, withdraw
 from oms.storage.schedules import keep_schedules
 from oms.storage.transaction import Transaction
 
@@ -70,20 +71,27 @@ class PutPlan:
     plan: Plan
 
 
-def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans]:
+def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans | OmsError]:
     """Put the good plans of a folder in force.
 
     A refused file leaves its last good version in force; a file that is gone takes its plan out of force. Jobs run
-    to their end on the version they started with, whatever happens here. A plan that closes a circle of calls is
-    refused; one that calls a plan which is not there is not, for that one may come later.
+    to their end on the version they started with, whatever happens here; lanes get the caps of the plans in force. A
+    plan that closes a circle of calls is refused; one that calls a plan which is not there is not, for that one may
+    come later.
     """
-    answers = []
+    lock_in_force(tx)
+    answers: list[LoadedPlans | OmsError] = []
     for wish in wishes:
-        withdrawn = _withdraw(tx, wish) if wish.is_whole else []
-        circles = _circles(tx, [plan for _file, plan in wish.plans])
-        loaded = [_put(tx, plan, file=file) for file, plan in wish.plans if plan.id not in circles]
+        leaving = _missing(tx, wish) if wish.is_whole else []
+        circles = _circles(tx, [plan for _file, plan in wish.plans], leaving=leaving)
+        good = [(file, plan) for file, plan in wish.plans if plan.id not in circles]
+        if not keep_caps(tx, coming=[plan for _file, plan in good], leaving=leaving):
+            answers.append(_busy(tx))
+            continue
+        _withdraw(tx, leaving)
+        loaded = [_put(tx, plan, file=file) for file, plan in good]
         refused = [ClosesCycle(file, plan.id, circles[plan.id]) for file, plan in wish.plans if plan.id in circles]
-        answers.append(LoadedPlans(loaded=loaded, withdrawn=withdrawn, refused=refused))
+        answers.append(LoadedPlans(loaded=loaded, withdrawn=leaving, refused=refused))
     return answers
 
 
@@ -95,11 +103,11 @@ def _put(tx: Transaction, plan: Plan, *, file: str | None) -> LoadedVersion:
     return LoadedVersion(id=plan.id, plan_version=version)
 
 
-def _circles(tx: Transaction, new: Sequence[Plan]) -> dict[str, list[str]]:
+def _circles(tx: Transaction, new: Sequence[Plan], *, leaving: Sequence[str] = ()) -> dict[str, list[str]]:
     """Return the circle of each new plan that would close one.
 
-    What is in force is read from the new plans' calls on. Two towers that close one circle at the same moment do not
-    see each other; a job that calls a plan it is itself called by fails at that step.
+    What is in force is read from the new plans' calls on, without what leaves. A job that all the same calls a plan it
+    is itself called by fails at that step.
     """
     known: dict[str, Plan] = {}
     names = {name for plan in new for name in called_plans(plan)}
@@ -107,31 +115,43 @@ def _circles(tx: Transaction, new: Sequence[Plan]) -> dict[str, list[str]]:
         return {}
     names |= {plan.id for plan in new}
     while names:
-        found = [tx.plans.get(tx.connection, name, version) for name, version in in_force_of(tx, names).items()]
+        versions = in_force_of(tx, names - set(leaving))
+        found = [tx.plans.get(tx.connection, name, version) for name, version in versions.items()]
         known |= {plan.id: plan for plan in found}
         names = {name for plan in found for name in called_plans(plan)} - known.keys()
     return refused_for_cycles(new, known)
 
 
-def _withdraw(tx: Transaction, wish: LoadPlans) -> list[str]:
-    withdrawn = withdraw_missing(
+def _withdraw(tx: Transaction, leaving: Sequence[str]) -> None:
+    withdraw(tx, leaving)
+    for plan in leaving:
+        keep_schedules(tx, plan, [])
+
+
+def _missing(tx: Transaction, wish: LoadPlans) -> list[str]:
+    return missing(
         tx,
         kept_files=wish.refused_files,
         kept_plans=[plan.id for _file, plan in wish.plans] + list(wish.refused_plans),
     )
-    for plan in withdrawn:
-        keep_schedules(tx, plan, [])
-    return withdrawn
 
 
 def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion | OmsError]:
     """Put each plan in force; one that closes a circle of calls is refused."""
+    lock_in_force(tx)
     answers: list[LoadedVersion | OmsError] = []
     for wish in wishes:
         circles = _circles(tx, [wish.plan])
         if circles:
             message = f"The plan {wish.plan.id!r} is refused: {shown_cycle(circles[wish.plan.id])}."
             answers.append(InvalidInputError(message))
-        else:
+        elif keep_caps(tx, coming=[wish.plan], leaving=[]):
             answers.append(_put(tx, wish.plan, file=None))
+        else:
+            answers.append(_busy(tx))
     return answers
+
+
+def _busy(tx: Transaction) -> BusyError:
+    tx.has_found_busy = True
+    return BusyError("Another tower changes a lane of these plans at this moment; try again.")

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from oms.domain.errors import UnavailableError
+from oms.sequencer.admission import without_held_back
 from oms.sequencer.writer import Writer
 from oms.storage.store import Store
 from oms.storage.tasks import ready_tasks
@@ -23,7 +24,7 @@ async def look_for_ever(store: Store, writer: Writer, *, interval_sec: float) ->
     """Look every ``interval_sec`` whether tasks are ready in the lanes that pulls wait for, and wake those.
 
     A wake-up that another tower sends is faster, and may be lost: this look is what bounds a pull's wait. It costs one
-    read along an index, and nothing while nobody waits.
+    read along an index, and nothing while nobody waits. What a lane holds back wakes nobody.
     """
     pause_sec = interval_sec
     while True:
@@ -48,7 +49,10 @@ async def look_for_ever(store: Store, writer: Writer, *, interval_sec: float) ->
 
 def _ready(store: Store, lanes: list[str]) -> dict[str, int]:
     with store.reading() as connection:
-        return ready_tasks(connection, store.dialect, lanes, limit=MAX_COUNTED)
+        ready = ready_tasks(connection, store.dialect, lanes, limit=MAX_COUNTED)
+        if not ready:
+            return {}
+        return without_held_back(connection, store.dialect, ready, now_ms=store.dialect.now_ms(connection))
 
 
 async def unstick_for_ever(store: Store, *, interval_sec: float = UNSTICK_EVERY_SEC) -> None:

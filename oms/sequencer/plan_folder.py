@@ -25,16 +25,14 @@ async def reload_folder(writer: Writer, folder: Path) -> dict[str, Any]:
         UnavailableError: the database cannot take it now; the plans in force stay as they are.
     """
     content = await asyncio.to_thread(read_folder, folder)
-    (loaded,) = await writer.run_each(
+    loaded = await writer.run(
         load_plans,
-        [
-            LoadPlans(
-                plans=[(loaded.file, loaded.plan) for loaded in content.loaded],
-                refused_files=[refused.file for refused in content.refused],
-                refused_plans=[refused.plan_id for refused in content.refused if refused.plan_id is not None],
-                is_whole=content.readable,
-            )
-        ],
+        LoadPlans(
+            plans=[(loaded.file, loaded.plan) for loaded in content.loaded],
+            refused_files=[refused.file for refused in content.refused],
+            refused_plans=[refused.plan_id for refused in content.refused if refused.plan_id is not None],
+            is_whole=content.readable,
+        ),
     )
     faults = [fault for refused in content.refused for fault in refused.faults]
     by_file = {loaded.file: loaded for loaded in content.loaded}

@@ -12,12 +12,13 @@ from pydantic_core import from_json
 from act.contract import format_time_ms
 from oms.domain.paths import scopes_of
 from oms.domain.task import Job, JobState, Task
+from oms.sequencer.admission import claim_in_lanes
 from oms.sequencer.events import record_task
 from oms.sequencer.ground import visible_outputs
 from oms.sequencer.lanes import plan_of
 from oms.sequencer.open_batches import open_polled
 from oms.storage.jobs import load_outputs, lock_jobs
-from oms.storage.tasks import claim_tasks, wake_due
+from oms.storage.tasks import wake_due
 from oms.storage.transaction import Change, Transaction
 
 
@@ -58,10 +59,8 @@ def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
     for place, wish in enumerate(wishes):
         by_lane.setdefault(wish.lane, []).append(place)
     open_polled(tx, by_lane)
-    claimed = {
-        lane: deque(claim_tasks(tx, lane=lane, limit=sum(wishes[place].limit for place in places)))
-        for lane, places in by_lane.items()
-    }
+    wanted = {lane: sum(wishes[place].limit for place in places) for lane, places in by_lane.items()}
+    claimed = {lane: deque(tasks) for lane, tasks in claim_in_lanes(tx, wanted).items()}
     job_ids = sorted({task.job_id for tasks in claimed.values() for task in tasks})
     lock_jobs(tx, job_ids)
     tasks = [task for claimed_here in claimed.values() for task in claimed_here]

@@ -13,9 +13,16 @@ from dataclasses import dataclass
 import structlog
 
 from oms.domain.errors import UnavailableError
-from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
+from oms.sequencer.known_lanes import LANE_IS_ALIVE_SEC
 from oms.sequencer.writer import Writer
-from oms.storage.retention import delete_jobs, finished_jobs, forget_lanes, forget_workers, undelivered_jobs
+from oms.storage.retention import (
+    delete_jobs,
+    delete_lane_events,
+    finished_jobs,
+    forget_lanes,
+    forget_workers,
+    undelivered_jobs,
+)
 from oms.storage.transaction import Transaction
 
 log = structlog.get_logger(__name__)
@@ -70,6 +77,13 @@ class Purged:
 
 
 @dataclass(frozen=True, slots=True)
+class PurgeLanes:
+    """Let the next events leave that are of lanes, not of jobs; ``keep_ms``: for how long they are kept."""
+
+    keep_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Forget workers that nobody has seen for long, and lanes that hold nothing."""
 
@@ -111,6 +125,11 @@ def _purge_once(tx: Transaction, wish: Purge) -> Purged:
     return Purged(jobs=len(leaving), more=Place(looked_at[-1].finished_at, looked_at[-1].job_id))
 
 
+def purge_lanes(tx: Transaction, wishes: Sequence[PurgeLanes]) -> list[int]:
+    """Let up to `BATCH_EVENTS` events of lanes leave that ACT has; the answers say how many did. They are few."""
+    return [delete_lane_events(tx, until_ms=tx.now_ms - wish.keep_ms, limit=BATCH_EVENTS) for wish in wishes]
+
+
 def forget(tx: Transaction, wishes: Sequence[Forget]) -> list[Forgotten]:
     """Forget up to `FORGET_BATCH` workers not seen within `WORKER_IS_KEPT_SEC`, and as many lanes that hold nothing."""
     forgotten = Forgotten(
@@ -144,7 +163,7 @@ async def purge_for_ever(writer: Writer, *, retention_days: float, interval_sec:
 
 
 async def purge_round(writer: Writer, *, keep_ms: int) -> int:
-    """Let every job leave that may, in small batches with rests; return how many left.
+    """Let every job leave that may, in small batches with rests; return how many left. Lanes' old events go, too.
 
     Raises:
         UnavailableError: the database cannot take it now.
@@ -159,4 +178,5 @@ async def purge_round(writer: Writer, *, keep_ms: int) -> int:
         place = purged.more
         if place is not None:
             await asyncio.sleep((clock() - began) * REST_PER_WORK if purged.jobs else IDLE_REST_SEC)
+    await writer.run_each(purge_lanes, [PurgeLanes(keep_ms)])  # what is more than a batch goes in the next round
     return left

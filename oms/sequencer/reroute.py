@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,14 +10,11 @@ from oms.domain.task import Act, TaskStatus, check_allowed, key_of
 from oms.sequencer.advance import check_may_go_on, reopen
 from oms.sequencer.events import record_task
 from oms.sequencer.ground import Cause
+from oms.sequencer.known_lanes import manned_lanes, nearest_lane
 from oms.sequencer.retry import queue_afresh
 from oms.sequencer.wishes import lock_wished, wished_task
-from oms.storage.plans import compiled_in_force
-from oms.storage.tasks import move_task, polled_lanes
+from oms.storage.tasks import move_task
 from oms.storage.transaction import Transaction
-
-LANE_IS_ALIVE_SEC = 24 * 3600
-"""A lane that no plan declares is known for so long after a named worker polled it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,7 @@ def reroute(tx: Transaction, wishes: Sequence[Reroute]) -> list[Rerouted | OmsEr
     policy. A failed one gets fresh attempts, and its job runs again.
     """
     lock_wished(tx, wishes)
-    known = _known_lanes(tx)
+    known = manned_lanes(tx)
     answers: list[Rerouted | OmsError] = []
     for wish in wishes:
         try:
@@ -98,14 +94,9 @@ def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
     return Rerouted(task_id=task.name, lane=task.lane, status=task.status, warning=warning)
 
 
-def _known_lanes(tx: Transaction) -> set[str]:
-    declared = {lane.id for plan in compiled_in_force(tx.connection, tx.plans) for lane in plan.lanes}
-    return declared | polled_lanes(tx, since_ms=tx.now_ms - LANE_IS_ALIVE_SEC * 1000)
-
-
 def _warning(lane: str, known: set[str]) -> str | None:
     if lane in known:
         return None
-    near = difflib.get_close_matches(lane, sorted(known), 1, cutoff=0)
-    hint = f" The nearest known lane is {near[0]!r}." if near else ""
+    near = nearest_lane(lane, known)
+    hint = f" The nearest known lane is {near!r}." if near else ""
     return f"No plan in force declares the lane {lane!r}, and no named worker has polled it in the last 24 hours.{hint}"

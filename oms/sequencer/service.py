@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from act.contract import format_time_ms
 from oms.domain.errors import UnavailableError
 from oms.sequencer.deliver import RelayHealth
+from oms.sequencer.estimates import Estimates
 from oms.sequencer.writer import Writer
 from oms.storage.outbox import backlog, stopped
 from oms.storage.store import Store
@@ -37,6 +38,7 @@ class Service:
         relay: how the delivery to ACT goes.
         act_url: where ACT is.
         now_ms: the clock.
+        estimates: tell when jobs will be done.
         broker: how the wake-ups between towers go; None where there are none.
     """
 
@@ -45,6 +47,7 @@ class Service:
     relay: RelayHealth
     act_url: str
     now_ms: Callable[[], int]
+    estimates: Estimates
     broker: BrokerHealth | None = None
 
     async def read(self, view: Callable[[Connection], V]) -> V:

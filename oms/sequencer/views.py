@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -10,12 +10,14 @@ from sqlalchemy import Connection, func, select
 
 from act.contract import format_time_ms
 from oms.domain.errors import NotFoundError
+from oms.domain.lane_control import LaneControl
 from oms.domain.task import Job, Task, TaskStatus
 from oms.sequencer.block_views import outputs_of_blocks, running_blocks
+from oms.sequencer.known_lanes import LANE_IS_ALIVE_SEC
 from oms.sequencer.place import shown_available_at
-from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
 from oms.sequencer.wishes import no_job, number_of
 from oms.storage.jobs import job_of_row
+from oms.storage.lane_controls import all_controls
 from oms.storage.plan_cache import PlanCache
 from oms.storage.plans import PlanVersion, compiled_in_force, versions
 from oms.storage.schedules import KeptSchedule, schedules_of
@@ -26,8 +28,12 @@ MAX_WORKERS_SHOWN = 100
 DEFAULT_KIND = "machine"
 
 
-def job_view(connection: Connection, job_id: str) -> dict[str, Any]:
-    """Return a job with its tasks and its outputs by activity.
+Eta = Callable[[Connection, Job, Sequence[Task]], dict[str, Any] | None]
+"""Tells when a job, of which these are the tasks, will be done."""
+
+
+def job_view(connection: Connection, job_id: str, *, eta: Eta | None = None) -> dict[str, Any]:
+    """Return a job with its tasks, its outputs by activity, and when it will be done, as ``eta`` tells.
 
     Raises:
         NotFoundError: there is no such job.
@@ -52,6 +58,7 @@ def job_view(connection: Connection, job_id: str) -> dict[str, Any]:
             **outputs_of_blocks(connection, job.job_id),
         },
         "blocks": running_blocks(connection, job.job_id),
+        "eta": None if eta is None else eta(connection, job, its_tasks),
     }
 
 
@@ -71,7 +78,7 @@ def task_view(connection: Connection, task_id: str) -> dict[str, Any]:
 
 
 def lanes_view(connection: Connection, cache: PlanCache, *, now_ms: int) -> dict[str, Any]:
-    """Return every lane that a plan in force declares, that holds live tasks or that somebody polls."""
+    """Return every lane that a plan in force declares, that holds live tasks, that somebody polls or has paused."""
     kinds: dict[str, str] = {}
     for plan in compiled_in_force(connection, cache):
         for lane in plan.lanes:
@@ -86,8 +93,10 @@ def lanes_view(connection: Connection, cache: PlanCache, *, now_ms: int) -> dict
     }
     seen = _workers_seen(connection, since_ms=now_ms - LANE_IS_ALIVE_SEC * 1000)
     live = {lane for lane, count in counts.items() if any(count)}
+    controls = all_controls(connection)
+    held = {lane for lane, control in controls.items() if control.paused_at is not None or control.caps}
     items = []
-    for lane_id in sorted(kinds.keys() | live | seen.keys()):
+    for lane_id in sorted(kinds.keys() | live | seen.keys() | held):
         queued, running = counts.get(lane_id, (0, 0))
         items.append(
             {
@@ -96,7 +105,7 @@ def lanes_view(connection: Connection, cache: PlanCache, *, now_ms: int) -> dict
                 "queued": queued,
                 "running": running,
                 "oldest_queued_sec": _oldest_queued_sec(connection, lane_id, now_ms) if queued else None,
-                "paused": False,
+                **_control_fields(controls.get(lane_id) or LaneControl(lane_id)),
                 "workers": seen.get(lane_id, []),
             }
         )
@@ -165,6 +174,17 @@ def task_fields(task: Task, plan: str) -> dict[str, Any]:
         "error": None if task.error is None else {"type": task.error_type, "message": task.error},
         "progress": task.progress,
         "note": task.note,
+    }
+
+
+def _control_fields(control: LaneControl) -> dict[str, Any]:
+    return {
+        "paused": control.paused_at is not None,
+        "paused_at": None if control.paused_at is None else format_time_ms(control.paused_at),
+        "paused_by": control.paused_by,
+        "pause_reason": control.pause_reason,
+        "max_running": control.caps.max_running,
+        "rates": [{"tasks": most, "per_sec": per_sec} for most, per_sec in control.caps.rates],
     }
 
 

@@ -21,13 +21,16 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from oms.domain.errors import OmsError, UnavailableError
+from oms.domain.errors import BusyError, OmsError, UnavailableError
+from oms.sequencer.batch import Answers, run_verbs
 from oms.sequencer.command import Command
+from oms.sequencer.complete import complete
+from oms.sequencer.held_back import HeldBack
 from oms.sequencer.open_batches import open_polled
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.waiting import Parked, Waiting
-from oms.sequencer.wishes import is_about_job, is_about_task, is_busy, lock_wished, lock_wished_jobs
+from oms.sequencer.wishes import TaskAnswer, is_about_job, is_about_task, is_busy, lock_wished, lock_wished_jobs
 from oms.storage.store import RunAgainError, Store
 from oms.storage.tasks import see_workers, wake_due
 from oms.storage.transaction import Transaction
@@ -37,7 +40,6 @@ log = structlog.get_logger(__name__)
 W = TypeVar("W")
 R = TypeVar("R")
 Verb = Callable[[Transaction, Sequence[W]], Sequence[R]]
-Answers = list[tuple[Command, list[Any] | Exception]]
 
 MAX_COMMANDS = 256
 """How many commands one transaction takes at most: beyond, a larger batch is no cheaper per command."""
@@ -68,6 +70,7 @@ class Writer:
         now_ms: the clock; None: the one that all who use the database share.
         on_recorded: called in the loop after a commit that recorded events.
         on_ready: called in the loop after a commit that left more tasks ready, with how many in which lanes.
+        on_completed: called in the loop with what `complete` answered to one request.
     """
 
     def __init__(
@@ -78,14 +81,17 @@ class Writer:
         on_recorded: Callable[[], None],
         on_ready: Callable[[Mapping[str, int]], None] | None = None,
         on_due: Callable[[], None] | None = None,
+        on_completed: Callable[[Sequence[TaskAnswer | OmsError]], None] | None = None,
     ) -> None:
         self._store = store
         self._now_ms = now_ms
         self._on_recorded = on_recorded
         self._on_ready = on_ready
         self._on_due = on_due
+        self._on_completed = on_completed
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting = Waiting()
+        self._held_back = HeldBack(self.wake)
         self._seen: dict[tuple[str, str], int] = {}
         self._threads = [
             threading.Thread(target=self._work, args=(number,), name=f"writer-{number}", daemon=True)
@@ -163,6 +169,7 @@ class Writer:
 
     def end_waits(self) -> None:
         """Answer every waiting pull with nothing, and let none wait from now on."""
+        self._held_back.close()
         for command in self._waiting.close():
             command.answer([[]])
 
@@ -264,13 +271,20 @@ class Writer:
                 lock_wished_jobs(tx, [wish for command in commands for wish in command.wishes if is_about_job(wish)])
                 again = [command for command in commands if is_busy(tx, command.wishes) and self._may_try(command)]
                 commands = [command for command in commands if command not in again] if again else commands
-                answers = _run_verbs(tx, [command for command in commands if command.verb is not pull])
+                answers = run_verbs(tx, [command for command in commands if command.verb is not pull])
+                if tx.has_found_busy:
+                    again += (
+                        busy := [command for command, result in answers if self._is_to_come_again(command, result)]
+                    )
+                    answers = [(command, result) for command, result in answers if command not in busy]
                 wake_due(tx)
+                self._held_back.wake_freed(tx)
                 pulls = [command for command in commands if command.verb is pull]
                 open_polled(tx, [wish.lane for command in pulls for wish in command.wishes])
                 waited = self._waiting.take(tx.woken)
                 # Those that have waited were there first.
-                answers += _run_verbs(tx, waited + sorted(pulls, key=_is_new))
+                answers += run_verbs(tx, waited + sorted(pulls, key=_is_new))
+                opens_in = self._held_back.note(tx)
                 seen = self._note_workers(tx, pulls)
         except BaseException:
             self._tell(self._park([(command, [[]]) for command in waited], turn=turn, contended=set()))
@@ -278,6 +292,9 @@ class Writer:
         self._seen.update(dict.fromkeys(seen, tx.now_ms))
         for command in again:
             self._try_again(command)
+        if opens_in:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._held_back.open_in, opens_in)
         left_ready = tx.woken - tx.claimed
         if left_ready and self._store.is_shared:
             self.wake(left_ready)  # who parked since `waited` was taken, saw nothing of this transaction
@@ -315,6 +332,11 @@ class Writer:
         command.tries = 0
         return False
 
+    def _is_to_come_again(self, command: Command, result: list[Any] | Exception) -> bool:
+        """Whether a command found what it is about in others' hands, did nothing, and may come again."""
+        is_busy = isinstance(result, list) and bool(result) and all(isinstance(it, BusyError) for it in result)
+        return is_busy and self._may_try(command)
+
     def _try_again(self, command: Command) -> None:
         """Let a command come again a little later."""
         assert self._loop is not None
@@ -348,6 +370,8 @@ class Writer:
         for command, result in answers:
             if not command.answer(result) and command.verb is pull and not isinstance(result, Exception):
                 self._hand_back(result)
+            if command.verb is complete and self._on_completed is not None and not isinstance(result, Exception):
+                self._on_completed(result)
         if recorded:
             self._on_recorded()
         if left_ready and self._on_ready is not None:
@@ -369,18 +393,3 @@ class Writer:
 
 def _is_new(command: Command) -> bool:
     return not command.has_waited
-
-
-def _run_verbs(tx: Transaction, commands: list[Command]) -> Answers:
-    """Run each verb once, on the wishes of all its commands; give each command its share of the answers.
-
-    The commands of a batch wait at the same time, so any order among them is a right one.
-    """
-    by_verb: dict[Any, list[Command]] = {}
-    for command in commands:
-        by_verb.setdefault(command.verb, []).append(command)
-    answers: Answers = []
-    for verb, group in by_verb.items():
-        results = iter(verb(tx, [wish for command in group for wish in command.wishes]))
-        answers += [(command, [next(results) for _ in command.wishes]) for command in group]
-    return answers

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, false, func, select, text, update
 
-from oms.storage.tables import NUMBERS, outbox, sequences, signals, timers
+from oms.storage.tables import NUMBERS, hand_outs, outbox, sequences, signals, timers
 
 _EVENTS = "event"
 """Beside jobs' and tasks' numbers, the outbox's own ids."""
-_COUNTED = (signals, timers)
+_COUNTED = (signals, timers, hand_outs)
 """Tables that number their rows, too. What left them is named nowhere, so that they go on from what is there."""
 
 

@@ -13,7 +13,6 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from act.contract import Receipt
 from hmskit.prepared import update_rows
-from oms.domain.task import Job
 from oms.storage.tables import UNDELIVERED, outbox, stopped_streams
 from oms.storage.transaction import Transaction
 
@@ -55,10 +54,17 @@ class StoppedStream:
     since: int
 
 
-def add_event(tx: Transaction, *, job: Job, seq: int, body: bytes) -> None:
-    """Record an event; it stands or falls with ``tx``."""
+def add_event(tx: Transaction, *, stream: str, seq: int, body: bytes) -> None:
+    """Record an event of a job or a lane; it stands or falls with ``tx``.
+
+    Args:
+        tx: the open transaction, which has locked what the stream is of.
+        stream: ``JOB-123``, or ``LANE-<lane>``.
+        seq: its place there.
+        body: its final bytes.
+    """
     tx.recorded += 1
-    tx.new_events.append((job.name, seq, body, tx.now_ms, False))
+    tx.new_events.append((stream, seq, body, tx.now_ms, False))
 
 
 def pending_events(connection: Connection, *, limit: int) -> list[Pending]:

@@ -18,6 +18,7 @@ _IN_FORCE = Prepared(
     select(plans.c.plan, plans.c.version).where(plans.c.in_force, in_list(plans.c.plan, bindparam("names"))), ["names"]
 )
 _ALL_IN_FORCE = select(plans.c.plan, plans.c.version).where(plans.c.in_force).order_by(plans.c.plan)
+_LOCK_IN_FORCE = _ALL_IN_FORCE.with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,15 @@ def compiled_in_force(connection: Connection, cache: PlanCache) -> list[Plan]:
     return [cache.get(connection, plan, version) for plan, version in in_force(connection).items()]
 
 
+def lock_in_force(tx: Transaction) -> None:
+    """Let nobody else put plans in force, or out of it, until the end of ``tx``: the lanes' caps come of all of them.
+
+    Whoever does so now is waited for. It is rare, and nobody who hands out tasks does it.
+    """
+    if tx.dialect.is_shared:
+        tx.connection.execute(_LOCK_IN_FORCE)
+
+
 def put_plan(tx: Transaction, plan: Plan, *, file: str | None) -> int:
     """Put ``plan`` in force and return its version: the old one where its content was known, else a new one."""
     digest = plan_digest(plan.document)
@@ -56,7 +66,7 @@ def put_plan(tx: Transaction, plan: Plan, *, file: str | None) -> int:
     ).one_or_none()
     if known is not None and known.in_force and known.file == file:
         return int(known.version)
-    _withdraw(tx, [plan.id])
+    withdraw(tx, [plan.id])
     if known is not None:
         tx.connection.execute(
             update(plans)
@@ -81,8 +91,8 @@ def put_plan(tx: Transaction, plan: Plan, *, file: str | None) -> int:
     return version
 
 
-def withdraw_missing(tx: Transaction, *, kept_files: Iterable[str], kept_plans: Iterable[str]) -> list[str]:
-    """Take plans out of force whose file is gone; those that came by HTTP stay. Return their ids.
+def missing(tx: Transaction, *, kept_files: Iterable[str], kept_plans: Iterable[str]) -> list[str]:
+    """Return the plans in force whose file is gone; those that came by HTTP stay.
 
     Args:
         tx: the open transaction.
@@ -91,12 +101,11 @@ def withdraw_missing(tx: Transaction, *, kept_files: Iterable[str], kept_plans: 
     """
     files, names = set(kept_files), set(kept_plans)
     rows = tx.connection.execute(select(plans.c.plan, plans.c.file).where(plans.c.in_force, plans.c.file.is_not(None)))
-    gone = [row.plan for row in rows if row.file not in files and row.plan not in names]
-    _withdraw(tx, gone)
-    return gone
+    return [row.plan for row in rows if row.file not in files and row.plan not in names]
 
 
-def _withdraw(tx: Transaction, names: Iterable[str]) -> None:
+def withdraw(tx: Transaction, names: Iterable[str]) -> None:
+    """Take plans out of force."""
     tx.foreign_lanes.clear()
     for name in names:
         tx.connection.execute(update(plans).where(plans.c.plan == name, plans.c.in_force).values(in_force=False))

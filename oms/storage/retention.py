@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, exists, func, literal_column, select, tuple_
 
+from act.contract import LANE_PREFIX
 from hmskit.prepared import Prepared
 from oms.domain.task import FINISHED
+from oms.storage.lane_controls import all_controls
 from oms.storage.tables import (
     LIVE,
     blocks,
@@ -49,6 +51,19 @@ _STOPPED = Prepared(
     select(stopped_streams.c.stream).where(in_list(stopped_streams.c.stream, bindparam("streams"))), ["streams"]
 )
 _DELETE_EVENTS = Prepared(delete(outbox).where(in_list(outbox.c.stream, bindparam("streams"))), ["streams"])
+# Of a row that another transaction holds, to send it again, the time comes later.
+_LANE_EVENTS = Prepared(
+    select(outbox.c.id)
+    .where(
+        in_list(outbox.c.stream, bindparam("streams")),
+        outbox.c.created_at <= bindparam("until"),
+        outbox.c.delivered,
+    )
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True),
+    ["streams", "until", "limit"],
+)
+_DELETE_EVENTS_BY_ID = Prepared(delete(outbox).where(in_list(outbox.c.id, bindparam("ids"))), ["ids"])
 _DELETE_TASKS = Prepared(delete(tasks).where(in_list(tasks.c.job_id, bindparam("ids"))), ["ids"])
 _DELETE_OF_JOBS = [
     Prepared(delete(table).where(in_list(table.c.job_id, bindparam("ids"))), ["ids"])
@@ -146,6 +161,20 @@ def delete_jobs(tx: Transaction, ids: Sequence[int]) -> None:
     for statement in (*_DELETE_OF_JOBS, _DELETE_TASKS):
         statement.many(tx.connection, [(numbers,)])
     _DELETE_JOBS.many(tx.connection, [(numbers,)])
+
+
+def delete_lane_events(tx: Transaction, *, until_ms: int, limit: int) -> int:
+    """Delete up to ``limit`` events of lanes' own streams that were recorded by ``until_ms`` and ACT has.
+
+    What counts a lane's events stays: the next one follows the last, however long ago that was.
+    """
+    streams = [f"{LANE_PREFIX}{lane}" for lane, control in all_controls(tx.connection).items() if control.seq]
+    parameter = tx.dialect.list_parameter(streams)
+    stopped = {row[0] for row in _STOPPED.rows(tx.connection, parameter)}
+    going = tx.dialect.list_parameter([stream for stream in streams if stream not in stopped])
+    leaving = [row[0] for row in _LANE_EVENTS.rows(tx.connection, going, until_ms, limit)]
+    _DELETE_EVENTS_BY_ID.many(tx.connection, [(tx.dialect.list_parameter(leaving),)])
+    return len(leaving)
 
 
 def forget_workers(tx: Transaction, *, until_ms: int, limit: int) -> int:

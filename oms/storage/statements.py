@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, literal_column, null, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Select,
+    bindparam,
+    exists,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from hmskit.prepared import Prepared
-from oms.storage.tables import READY, lane_counts, tasks, workers
+from oms.storage.tables import CONTROLLED, READY, lane_controls, lane_counts, tasks, workers
 from oms.storage.transaction import in_rows, job_is_free
 
 Insert = Callable[[Any], Any]
@@ -47,10 +59,17 @@ def is_open() -> ColumnElement[bool]:
 
 
 def _due() -> Select[Any]:
-    """Select the ready tasks of a lane in the pull's order, without those that other transactions work on."""
+    """Select the ready tasks of a lane in the pull's order, without those that other transactions work on.
+
+    None of a lane that is paused or capped, but for who has looked at that. So nobody need look where there is none.
+    """
+    is_controlled = exists(
+        select(literal_column("1")).where(lane_controls.c.lane == bindparam("this_lane"), CONTROLLED)
+    )
+    is_admitted = or_(bindparam("is_admitted", type_=Boolean()), ~is_controlled)
     return (
         select(tasks.c.task_id)
-        .where(tasks.c.lane == bindparam("this_lane"), READY, is_open(), job_is_free())
+        .where(tasks.c.lane == bindparam("this_lane"), READY, is_open(), is_admitted, job_is_free())
         .order_by(tasks.c.priority.desc(), tasks.c.available_at, tasks.c.task_id)
         .limit(bindparam("limit"))
         .with_for_update(skip_locked=True)
@@ -82,5 +101,5 @@ def claim(*, random_text: str) -> Prepared:
             lease_expires_at=bindparam("now", type_=BigInteger()) + lease_ms,
         )
         .returning(*tasks.c),
-        ["now", "this_lane", "limit"],
+        ["now", "this_lane", "limit", "is_admitted"],
     )

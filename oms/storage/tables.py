@@ -221,15 +221,23 @@ lane_controls = Table(
     metadata,
     Column("lane", String(100), primary_key=True),
     Column("paused_at", BigInteger),
+    Column("paused_by", String(200)),
+    Column("pause_reason", String(500)),
     Column("seq", Integer, nullable=False),
     Column("max_running", Integer),
-    Column("rate_tasks", Integer),
-    Column("rate_per_sec", Integer),
+    Column("rates", Text),
     Column("pauses", Text),
 )
 """Lanes that are paused or capped, and those that ever were paused: ``seq`` counts the events of the lane's stream.
 
-``pauses`` has the last ones that are over, as JSON: ``[[from, to], ...]``, the newest last."""
+``rates`` is a JSON list of ``[tasks, per_sec]``, each of which holds; None where there is none. ``pauses`` has the last
+pauses that are over, as JSON: ``[[from, to], ...]``, the newest last."""
+CONTROLLED = text("(paused_at IS NOT NULL OR max_running IS NOT NULL OR rates IS NOT NULL)")
+
+lane_turns = Table("lane_turns", metadata, Column("lane", String(100), primary_key=True))
+"""A row for each lane with a cap: whoever hands out of the lane holds its lock, so that the next one counts right.
+
+Apart from `lane_controls`, so that a manager who pauses a busy lane need not get in between those who hand out."""
 
 batches = Table(
     "batches",
@@ -275,6 +283,17 @@ durations = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 """What the last tasks of an activity took in a lane: lists of milliseconds, the newest last. For estimates only."""
+
+ways = Table(
+    "ways",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("plan", String(100), nullable=False),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("way", Text, nullable=False),
+    Index("ix_ways_plan", "plan", "finished_at", "job_id"),
+)
+"""What the last jobs of each plan that were done went through, as JSON; no value of theirs. For estimates only."""
 
 outbox = Table(
     "outbox",

@@ -24,7 +24,7 @@ from hmskit.prepared import Prepared
 from oms.domain.task import Act, Task, TaskStatus
 from oms.storage.jobs import lock_jobs_of_tasks
 from oms.storage.statements import is_open
-from oms.storage.tables import CLOSING, READY, RUNNING, WAITING, tasks, workers
+from oms.storage.tables import CLOSING, LIVE, READY, RUNNING, WAITING, tasks, workers
 from oms.storage.transaction import Change, Dialect, Transaction, in_list, in_rows, job_is_free
 
 _STATUS = {status.value: status for status in TaskStatus}
@@ -70,6 +70,10 @@ _HAS_READY = Prepared(
     .where(tasks.c.lane == bindparam("this_lane"), READY, is_open())
     .limit(literal_column("1")),
     ["this_lane", "now"],
+)
+_HOLDS = Prepared(
+    select(literal_column("1")).where(tasks.c.lane == bindparam("this_lane"), LIVE).limit(literal_column("1")),
+    ["this_lane"],
 )
 _READY_IN = (
     select(tasks.c.lane, tasks.c.task_id)
@@ -167,6 +171,8 @@ def move_task(tx: Transaction, task: Task, status: TaskStatus, *, lane: str | No
     tx.count(task.lane, task.status, -1)
     if task.status is TaskStatus.QUEUED and task.ready and tx.woken[task.lane]:
         tx.woken[task.lane] -= 1
+    elif task.status is TaskStatus.RUNNING:
+        tx.freed[task.lane] += 1
     task.status = status
     if lane is not None:
         task.lane = lane
@@ -176,28 +182,40 @@ def move_task(tx: Transaction, task: Task, status: TaskStatus, *, lane: str | No
     tx.task_changed(task, Change.STATE if lane is None and status is not TaskStatus.QUEUED else Change.PLACE)
 
 
-def claim_tasks(tx: Transaction, *, lane: str, limit: int) -> list[Task]:
+def claim_tasks(tx: Transaction, *, lane: str, limit: int, is_admitted: bool = False) -> list[Task]:
     """Lease up to ``limit`` ready tasks of ``lane``, in the order in which they are due.
 
     One statement, so that concurrent callers never get the same task: PostgreSQL skips rows that another claim
     has locked, and SQLite (which ignores that clause) admits one writer at a time. The attempt is counted and
     its token made here; together they fence off a worker whose lease has run out. Records no event.
 
-    Where others hold ready tasks at this moment, and may yet let go of them, the lane is noted in ``tx.contended``:
-    that nothing was found there does not mean that nothing is there.
+    Args:
+        tx: the open transaction.
+        lane: its name. Of one that is paused or capped, nothing is leased.
+        limit: how many at most.
+        is_admitted: the lane's pause and caps were looked at, and ``limit`` is within them.
     """
     tx.flush_tasks()
-    claimed = [task_of_row(row) for row in tx.dialect.claim.rows(tx.connection, tx.now_ms, lane, limit)]
+    rows = tx.dialect.claim.rows(tx.connection, tx.now_ms, lane, limit, is_admitted)
+    claimed = [task_of_row(row) for row in rows]
     # RETURNING promises no order.
     claimed.sort(key=lambda task: (-task.priority, task.available_at, task.task_id))
     for task in claimed:
         tx.tasks[task.task_id] = task
     tx.claimed[lane] += len(claimed)
-    if len(claimed) < limit and tx.dialect.is_shared and _HAS_READY.rows(tx.connection, lane, tx.now_ms):
-        tx.contended.add(lane)
     tx.count(lane, TaskStatus.QUEUED, -len(claimed))
     tx.count(lane, TaskStatus.RUNNING, len(claimed))
     return claimed
+
+
+def note_contended(tx: Transaction, lane: str) -> None:
+    """Note a lane whose claim came back short, where tasks are ready all the same.
+
+    Others hold them at this moment, and may yet let go of them: that nothing was found there does not mean that nothing
+    is there.
+    """
+    if tx.dialect.is_shared and _HAS_READY.rows(tx.connection, lane, tx.now_ms):
+        tx.contended.add(lane)
 
 
 def wake_due(tx: Transaction) -> None:
@@ -233,6 +251,12 @@ def see_workers(tx: Transaction, seen: Iterable[tuple[str, str]]) -> None:
 def polled_lanes(tx: Transaction, *, since_ms: int) -> set[str]:
     """Return the lanes that a named worker has polled since then."""
     return set(tx.connection.execute(_POLLED, {"since": since_ms}).scalars())
+
+
+def holds_tasks(tx: Transaction, lane: str) -> bool:
+    """Tell whether a lane has a task that is not done."""
+    tx.flush_tasks()
+    return bool(_HOLDS.rows(tx.connection, lane))
 
 
 def ready_tasks(connection: Connection, dialect: Dialect, lanes: Sequence[str], *, limit: int) -> dict[str, int]:

@@ -17,9 +17,11 @@ from sqlalchemy import Connection, FunctionElement
 from sqlalchemy.types import NullType
 
 from hmskit.prepared import Prepared, in_one_go, insert_rows, update_rows
+from oms.domain.lane_control import LaneControl
 from oms.domain.plan import Plan
 from oms.domain.stall import Pause
 from oms.domain.task import FINISHED, Job, Task, TaskStatus
+from oms.storage.control_rows import write_controls
 from oms.storage.plan_cache import PlanCache
 from oms.storage.tables import jobs, outbox, tasks
 
@@ -70,7 +72,7 @@ class Dialect:
         keep_numbers: writes, at the flush, which numbers were given.
         add_counts: (lane, shard, queued, running): adds to that row of the lanes' counts.
         see_worker: (lane, worker, last_seen): notes that the worker polled the lane then.
-        claim: (now, lane, limit): takes up to ``limit`` ready tasks of the lane, and gives their rows.
+        claim: (now, lane, limit, is_admitted): takes up to ``limit`` ready tasks of the lane, and gives their rows.
         end_stuck: ends what processes that stand still hold open, and says how many sessions there were.
         list_parameter: makes the parameter of an `in_list` out of a list.
     """
@@ -189,10 +191,16 @@ class Transaction:
         woken: by lane how many tasks became ready: who waits there may be served in this transaction.
         busy: tasks whose job another transaction works on at this moment.
         busy_jobs: jobs that were asked for by their own number, and that another transaction works on.
+        has_found_busy: a verb found what a wish is about in another transaction's hands, and answered `BusyError`.
         claimed: by lane how many tasks were handed out.
         contended: lanes where a claim came back short although tasks are ready: others hold them at this moment.
         foreign_lanes: by lane the plan in force that declares it, for jobs whose own plan does not; looked up here.
         lane_pauses: by lane when it was paused, as far as that was looked up here.
+        freed: by lane how many tasks were taken out of workers' hands: where a cap was reached, it is no more.
+        held_back: lanes that gave less than was asked for because of a pause or a cap, and when a rate lets more
+            through; None where no time ends it.
+        let_through: lanes that gave less than was asked for although nothing holds them back.
+        controls: what holds lanes back, of those that are locked here.
         has_woken_due: the waiting tasks whose time has come were made ready.
         recorded: how many events were recorded.
         has_erased: values were destroyed: after the commit no copy of them may stay in the database's files.
@@ -216,10 +224,15 @@ class Transaction:
     woken: Counter[str] = field(default_factory=Counter)
     busy: set[int] = field(default_factory=set)
     busy_jobs: set[int] = field(default_factory=set)
+    has_found_busy: bool = False
     claimed: Counter[str] = field(default_factory=Counter)
     contended: set[str] = field(default_factory=set)
     foreign_lanes: dict[str, Plan | None] = field(default_factory=dict)
     lane_pauses: dict[str, list[Pause]] = field(default_factory=dict)
+    freed: Counter[str] = field(default_factory=Counter)
+    held_back: dict[str, int | None] = field(default_factory=dict)
+    let_through: set[str] = field(default_factory=set)
+    controls: dict[str, LaneControl] = field(default_factory=dict)
     has_woken_due: bool = False
     recorded: int = 0
     due_now: bool = False
@@ -234,6 +247,8 @@ class Transaction:
     new_events: list[tuple[Any, ...]] = field(default_factory=list)
     seen_workers: list[tuple[str, str, int]] = field(default_factory=list)
     counts: dict[str, list[int]] = field(default_factory=dict)
+    new_controls: set[str] = field(default_factory=set)
+    changed_controls: dict[str, LaneControl] = field(default_factory=dict)
 
     def job_changed(self, job: Job) -> None:
         """Write ``job`` at the flush."""
@@ -269,12 +284,18 @@ class Transaction:
                 statement.many(connection, [row(self.tasks[number]) for number in numbers])
             self.changed_tasks.clear()
 
+    def flush_controls(self) -> None:
+        """Write the lanes' changes so far, for a statement that reads them."""
+        if self.changed_controls:
+            write_controls(self.connection, self.changed_controls.values(), new=self.new_controls)
+            self.changed_controls.clear()
+
     def flush(self) -> None:
         """Write every change, one statement per table; the end of a transaction.
 
         Where transactions run side by side, locks on existing jobs and tasks are never waited for. What may be waited
-        for comes in one order: keys of new jobs, sorted; rows that many share, sorted and last. So none waits for one
-        that waits for it.
+        for comes in one order: keys of new jobs, then of new lane controls, sorted; rows that many share, sorted and
+        last. So none waits for one that waits for it.
         """
         with in_one_go(self.connection):
             self._write()
@@ -298,6 +319,7 @@ class Transaction:
         self.flush_tasks()
         self.dialect.keep_numbers(self)
         self._insert_jobs()
+        self.flush_controls()
         _UPDATE_JOBS.many(connection, [_changed_job_row(job) for job in self.changed_jobs.values()])
         if self.runs is not None:
             self.runs.flush()

@@ -36,6 +36,8 @@ CALLS = [
     ("GET", "/tasks"),
     ("GET", "/tasks/{task_id}"),
     ("GET", "/lanes"),
+    ("POST", "/lanes/{lane}/pause"),
+    ("POST", "/lanes/{lane}/resume"),
     ("GET", "/plans"),
     ("POST", "/plans"),
     ("GET", "/plans/{plan_id}"),

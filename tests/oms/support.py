@@ -227,9 +227,7 @@ class Tower:
 
     def put_plan(self, document: dict[str, Any]) -> LoadedVersion:
         """Put a plan in force."""
-        (version,) = self.run(put_plans, PutPlan(parse_plan(document)))
-        assert isinstance(version, LoadedVersion)
-        return version
+        return self.one(put_plans, PutPlan(parse_plan(document)))
 
     def start(
         self, plan: str = "renewal", reference: str = "T-1", data: dict[str, Any] | None = None, priority: int = 0

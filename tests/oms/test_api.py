@@ -401,6 +401,7 @@ def test_a_job_is_shown_with_its_tasks_and_outputs(oms: Client) -> None:
         "updated_at": "2025-11-22T14:05:11.123Z",
         "input": {"a": 1},
         "outputs": {"extract": {"mrz": "P<"}},
+        "eta": None,
     }
     assert [(task["task_id"], task["activity"], task["status"]) for task in tasks] == [
         ("TASK-1", "extract", "done"),
@@ -446,6 +447,11 @@ def test_the_lanes_show_what_waits_what_runs_and_who_was_seen(oms: Client) -> No
         "running": 1,
         "oldest_queued_sec": 5.0,
         "paused": False,
+        "paused_at": None,
+        "paused_by": None,
+        "pause_reason": None,
+        "max_running": None,
+        "rates": [],
         "workers": [{"worker": "w-1", "last_seen": "2025-11-22T14:05:14.123Z"}],
     }
     assert (items["verify"]["kind"], items["print"]["kind"]) == ("human", "vendor")

@@ -410,7 +410,7 @@ def test_a_backlog_that_waits_for_a_batch_costs_pulls_and_sweeps_nothing(plant: 
         tasks._WAKE.rows(tx.connection, clock())
         batches._NEWEST_DUE.rows(tx.connection, "external_print", clock())
         batches._LANES.rows(tx.connection)
-        tx.dialect.claim.rows(tx.connection, clock(), "external_print", 3)
+        tx.dialect.claim.rows(tx.connection, clock(), "external_print", 3, False)
 
     def cost() -> int:
         tidy(plant.store)

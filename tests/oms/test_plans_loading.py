@@ -298,8 +298,7 @@ def test_at_most_one_version_of_a_plan_is_in_force(tower: Tower) -> None:
 
 def test_a_plan_that_is_withdrawn_and_put_in_force_in_one_reload_is_in_force(tower: Tower) -> None:
     def load(**files: dict[str, Any]) -> LoadedPlans:
-        (loaded,) = tower.run(load_plans, LoadPlans([(file, parse_plan(document)) for file, document in files.items()]))
-        return loaded
+        return tower.one(load_plans, LoadPlans([(file, parse_plan(document)) for file, document in files.items()]))
 
     load(a=SINGLE, b=RENEWAL)
     loaded = load(b=SINGLE)

@@ -106,7 +106,7 @@ def _explained(store: Store, prepared: Prepared, values: tuple[Any, ...]) -> lis
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (lambda store: (store.dialect.claim, (1, "only", 5)), "ix_tasks_ready"),
+        (lambda store: (store.dialect.claim, (1, "only", 5, False)), "ix_tasks_ready"),
         (_hot("_WAKE", 1), "ix_tasks_waiting"),
         (_hot("_EXPIRED", 1, 5), "ix_tasks_leases"),
         (lambda store: (tasks_module._LOAD, (store.dialect.list_parameter([1]),)), "by its key"),
@@ -130,7 +130,7 @@ def test_a_pull_costs_the_same_with_ten_tasks_waiting_and_with_thousands(tower: 
     def cost() -> int:
         with tower.transaction() as tx:
             tx.flush()
-            return steps_of(tx.connection, lambda: tx.dialect.claim.rows(tx.connection, tx.now_ms, "only", 1))
+            return steps_of(tx.connection, lambda: tx.dialect.claim.rows(tx.connection, tx.now_ms, "only", 1, False))
 
     tower.run(start, *(Start("single", f"T-{number}", {}, number % 7) for number in range(10)))
     with_ten = cost()
@@ -183,7 +183,7 @@ def test_a_claim_in_one_statement_gives_the_second_connection_nothing(tower: Tow
     taken = []
     for _ in range(2):
         other = sqlite3.connect(str(tower.store.url.database), isolation_level=None)
-        taken.append(other.execute(compiled.sql, compiled.arrange((1, "only", 1))).fetchall())
+        taken.append(other.execute(compiled.sql, compiled.arrange((1, "only", 1, False))).fetchall())
         other.close()
     assert [len(rows) for rows in taken] == [1, 0]
 

@@ -109,10 +109,11 @@ def _lanes() -> None:
         "lane_controls",
         sa.Column("lane", sa.String(length=100), nullable=False),
         sa.Column("paused_at", sa.BigInteger(), nullable=True),
+        sa.Column("paused_by", sa.String(length=200), nullable=True),
+        sa.Column("pause_reason", sa.String(length=500), nullable=True),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("max_running", sa.Integer(), nullable=True),
-        sa.Column("rate_tasks", sa.Integer(), nullable=True),
-        sa.Column("rate_per_sec", sa.Integer(), nullable=True),
+        sa.Column("rates", sa.Text(), nullable=True),
         sa.Column("pauses", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("lane"),
     )
@@ -121,6 +122,11 @@ def _lanes() -> None:
         sa.Column("lane", sa.String(length=100), nullable=False),
         sa.Column("opened_at", sa.BigInteger(), nullable=False),
         sa.Column("taken", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("lane"),
+    )
+    op.create_table(
+        "lane_turns",
+        sa.Column("lane", sa.String(length=100), nullable=False),
         sa.PrimaryKeyConstraint("lane"),
     )
     op.create_table(
@@ -142,6 +148,15 @@ def _lanes() -> None:
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("plan", "activity", "lane"),
     )
+    op.create_table(
+        "ways",
+        sa.Column("job_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("plan", sa.String(length=100), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=False),
+        sa.Column("way", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.create_index("ix_ways_plan", "ways", ["plan", "finished_at", "job_id"], unique=False)
 
 
 def _clocks() -> None:

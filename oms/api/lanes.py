@@ -1,0 +1,48 @@
+"""What managers call for a lane as a whole: the list of lanes, pause and resume."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from oms.api.edge import body_of, json_response, problem_responses, read_object, service_of, trace_of
+from oms.api.lane_schemas import LaneBody, LaneStandsAnswer, LanesView
+from oms.api.schemas import Name
+from oms.sequencer.pause_lane import PauseLane, ResumeLane, pause_lanes, resume_lanes
+from oms.sequencer.views import lanes_view
+
+router = APIRouter(tags=["lanes"])
+
+
+@router.get("/lanes", responses={200: {"model": LanesView}, **problem_responses("503")})
+async def list_lanes(request: Request) -> Response:
+    """List the lanes: what waits, what runs, for how long, what holds them back, and who was seen."""
+    service = service_of(request)
+    now_ms = service.now_ms()
+    view = await service.read(lambda connection: lanes_view(connection, service.store.plans, now_ms=now_ms))
+    return json_response(view)
+
+
+# A lane's name may hold any text, a slash too.
+@router.post(
+    "/lanes/{lane:path}/pause",
+    openapi_extra=body_of(LaneBody),
+    responses={200: {"model": LaneStandsAnswer}, **problem_responses("403", "404", "413", "422", "503")},
+)
+async def pause_lane(request: Request, lane: Name) -> Response:
+    """Let the lane hand out nothing until it is resumed; what runs may still be completed."""
+    body = await read_object(request, LaneBody, may_be_empty=True)
+    wish = PauseLane(lane=lane, reason=body.reason, actor=body.actor, trace=trace_of(request))
+    return json_response(await service_of(request).writer.run(pause_lanes, wish))
+
+
+@router.post(
+    "/lanes/{lane:path}/resume",
+    openapi_extra=body_of(LaneBody),
+    responses={200: {"model": LaneStandsAnswer}, **problem_responses("403", "404", "413", "422", "503")},
+)
+async def resume_lane(request: Request, lane: Name) -> Response:
+    """Let the lane hand out again, and wake the pulls that wait for it."""
+    body = await read_object(request, LaneBody, may_be_empty=True)
+    wish = ResumeLane(lane=lane, reason=body.reason, actor=body.actor, trace=trace_of(request))
+    return json_response(await service_of(request).writer.run(resume_lanes, wish))
