@@ -36,16 +36,20 @@ class Site:
     Attributes:
         store: the database.
         now_ms: what its clock shows, milliseconds since the epoch.
+        opens_ms: when a lane whose rate held work back from the last verb hands out more; None: none did.
     """
 
     store: Store
     now_ms: int
+    opens_ms: int | None = None
 
     def run(self, verb: Callable[[Transaction, Sequence[W]], Sequence[R]], *wishes: W) -> list[R]:
         """Run a verb on a batch of wishes; return the answers and refusals."""
         with self.store.connect_writer() as connection, self.store.begin(connection, now_ms=self.now_ms) as tx:
             tx.random_unit = lambda: 0.0  # a trial is the same each time: jitter takes nothing off
-            return list(verb(tx, wishes))
+            answers = list(verb(tx, wishes))
+            self.opens_ms = min((at for at in tx.held_back.values() if at is not None), default=None)
+        return answers
 
     def one(self, verb: Callable[[Transaction, Sequence[W]], Sequence[R | OmsError]], wish: W) -> R:
         """Run a verb on one wish.

@@ -69,22 +69,28 @@ class Story:
         self._last_event = 0
         self._counts: dict[str, int] = defaultdict(int)
         self._blocks: dict[tuple[int, str], BlockRun] = {}
-        self._signalled: set[str] = set()
+        self._ended: list[BlockRun] = []
+        self._begun: list[BlockRun] = []
+        self._jobs: dict[int, Job] = {}
 
     def read(self) -> bool:
         """Add what happened since the last time; tell whether anything did."""
         before = len(self.entries)
-        jobs = {job.name: job for job in self._site.jobs()}
+        self._jobs = {job.job_id: job for job in self._site.jobs()}
         with self._site.reading() as connection:
             rows = connection.execute(
                 select(outbox.c.id, outbox.c.body).where(outbox.c.id > self._last_event).order_by(outbox.c.id)
             ).all()
-            begun = [block_of_row(row) for row in connection.execute(select(blocks).order_by(blocks.c.since))]
-        for number, body in rows:
-            self._last_event = number
-            event = json.loads(body)
-            self._event(event["type"].split(".")[1], event["data"], jobs[event["data"]["job_id"]])
-        self._read_blocks({job.job_id: job for job in jobs.values()}, begun)
+            found = [block_of_row(row) for row in connection.execute(select(blocks).order_by(blocks.c.since))]
+        self._compare({(block.job_id, block.path): block for block in found if block.state is RunState.RUNNING})
+        events = [json.loads(body) for _, body in rows]
+        signals = {event["data"]["detail"]["name"] for event in events if event["data"]["status"] == "signalled"}
+        self._tell_ended(lambda block: block.signal not in signals and self._is_due(block))
+        for event in events:
+            self._event(event["type"].split(".")[1], event["data"])
+        self._tell_ended(lambda _: True)
+        self._tell_begun(lambda _: True)
+        self._last_event = rows[-1][0] if rows else self._last_event
         return len(self.entries) > before
 
     def add(self, what: str, name: str, *notes: str, job: str = MAIN_JOB) -> None:
@@ -94,7 +100,8 @@ class Story:
 
     # Events.
 
-    def _event(self, entity: str, data: dict[str, Any], job: Job) -> None:
+    def _event(self, entity: str, data: dict[str, Any]) -> None:
+        job = self._jobs[int(data["job_id"].removeprefix("JOB-"))]
         if entity == "task":
             self._task_event(data, job, self._site.task(data["task_id"]))
         elif entity == "job":
@@ -111,6 +118,7 @@ class Story:
         place = place_words(plan, task.branch)
         match data["status"]:
             case "queued":
+                self._tell_begun(lambda block: block.job_id == job.job_id and task.branch.startswith(f"{block.path}."))
                 is_first = task.name not in self.ranks
                 if is_first:
                     self.ranks[task.name] = self._counts[task.activity]
@@ -157,23 +165,40 @@ class Story:
             parent = detail.get("parent")
             self.add("job", name, f"starts as {job.name}", f"a step of {parent}" if parent else "", job=job.name)
         elif status == "signalled":
-            self._signalled.add(detail["name"])
             self.add("signal", detail["name"], job=job.name)
+            served = next(
+                (block for block in self._ended if (block.job_id, block.signal) == (job.job_id, detail["name"])), None
+            )
+            if served is not None:
+                self._ended.remove(served)
+                self._block_ended(job, served, has_come=True)
         else:
             self.add("job", name, f"is {status}", printable(job.error or ""), job=job.name)
 
-    # Blocks.
+    # Blocks. What began or ended stands where a reader looks for it: beside the events that go with it.
 
-    def _read_blocks(self, jobs: dict[int, Job], found: list[BlockRun]) -> None:
-        running = {(block.job_id, block.path): block for block in found if block.state is RunState.RUNNING}
-        for key, block in self._blocks.items():
-            if key not in running or running[key].since != block.since:
-                self._block_ended(jobs[block.job_id], block)
-        for key, block in running.items():
-            if key not in self._blocks or self._blocks[key].since != block.since:
-                self._block_began(jobs[block.job_id], block)
+    def _compare(self, running: dict[tuple[int, str], BlockRun]) -> None:
+        """Note which blocks began and which ended since the last time."""
+        for key in self._blocks.keys() | running.keys():
+            was, now = self._blocks.get(key), running.get(key)
+            if was is None or now is None or was.since != now.since:
+                self._ended += [] if was is None or was.kind is not BlockKind.WAIT else [was]
+                self._begun += [] if now is None else [now]
+        self._begun.sort(key=lambda block: (block.job_id, block.path))
         self._blocks = running
-        self._signalled.clear()
+
+    def _tell_ended(self, which: Callable[[BlockRun], bool]) -> None:
+        for block in [block for block in self._ended if which(block)]:
+            self._ended.remove(block)
+            self._block_ended(self._jobs[block.job_id], block)
+
+    def _tell_begun(self, which: Callable[[BlockRun], bool]) -> None:
+        for block in [block for block in self._begun if which(block)]:
+            self._begun.remove(block)
+            self._block_began(self._jobs[block.job_id], block)
+
+    def _is_due(self, block: BlockRun) -> bool:
+        return block.due_at is not None and block.due_at <= self._site.now_ms
 
     def _block_began(self, job: Job, block: BlockRun) -> None:
         if block.kind is BlockKind.FOR_EACH:
@@ -186,16 +211,14 @@ class Story:
                 hint = f"nobody gives it: --signal {printable(block.signal)}=DATA.json"
             self.add("waits", block.name or "wait", signal, until, self._place(job, block), hint, job=job.name)
 
-    def _block_ended(self, job: Job, block: BlockRun) -> None:
-        if block.kind is not BlockKind.WAIT:
-            return
-        is_over = block.due_at is not None and block.due_at <= self._site.now_ms
-        if block.signal is not None and block.signal in self._signalled:
+    def _block_ended(self, job: Job, block: BlockRun, *, has_come: bool = False) -> None:
+        why = "stopped"
+        if has_come:
             why = "the signal came"
-        elif is_over and block.signal is not None:
-            why = f"no {printable(block.signal)} came in time: {self._on_timeout(job, block).value}"
-        else:
-            why = "its time has come" if is_over else "stopped"
+        elif self._is_due(block):
+            why = "its time has come"
+            if block.signal is not None:
+                why = f"no {printable(block.signal)} came in time: {self._on_timeout(job, block).value}"
         self.add("over", block.name or "wait", why, self._place(job, block), job=job.name)
 
     def _on_timeout(self, job: Job, block: BlockRun) -> OnTimeout:

@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import select
 
 from oms.domain.errors import InvalidInputError, OmsError, StaleTokenError
-from oms.domain.plan import Rate
 from oms.domain.run import BlockKind, BlockRun, RunState
 from oms.domain.task import JobState, Task, TaskStatus
 from oms.plan_tools.drawing.words import printable
@@ -129,7 +128,7 @@ class _Walk:
                 quiet = 0
                 self._story.read()
                 continue
-            due_ms = self._rate_ms() if due_ms is None else due_ms
+            due_ms = min((moment for moment in (due_ms, self._site.opens_ms) if moment is not None), default=None)
             if due_ms is None or quiet > MAX_QUIET_JUMPS:
                 self._why = self._stuck()
                 break
@@ -205,17 +204,6 @@ class _Walk:
         with self._site.reading() as connection:
             rows = connection.execute(statement.order_by(blocks.c.since, blocks.c.job_id, blocks.c.path))
             return [block_of_row(row) for row in rows]
-
-    def _rate_ms(self) -> int | None:
-        """Return when a lane that is only held back by its rate hands out again; None where none is."""
-        ready = {task.lane for task in self._site.tasks() if task.status is TaskStatus.QUEUED and task.ready}
-        rates: list[Rate] = [
-            lane.rate
-            for plan in self._trial.plans
-            for lane in plan.lanes
-            if lane.rate is not None and lane.id in ready.intersection(self._lanes)
-        ]
-        return min((self._site.now_ms + 1000 * rate.per_sec for rate in rates), default=None)
 
     # How it ended.
 
