@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic_core import to_json
 from rich.console import Console
 
 import oms
@@ -18,8 +17,7 @@ from hmskit.server import CannotListenError, bind, serve
 from hmskit.settings import SettingsError, print_settings, read_settings, takes_settings
 from oms.config import Settings
 from oms.domain.errors import UnavailableError
-from oms.storage.plan_check import check_files
-from oms.storage.plan_files import plan_file_schema
+from oms.plan_cli import plan_cli
 from oms.storage.store import Store, open_store
 
 cli = typer.Typer(
@@ -29,7 +27,6 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-plan_cli = typer.Typer(help="Work with plan files.", no_args_is_help=True)
 cli.add_typer(plan_cli, name="plan")
 
 
@@ -167,33 +164,6 @@ def bench_command(
             towers=towers,
         )
     )
-
-
-@plan_cli.command("check")
-def plan_check(
-    files: Annotated[list[Path], typer.Argument(help="Plan files.", metavar="FILE...")],
-) -> None:
-    """Validate plan files: each fault with file, line, column and what was expected. Exit 1 on any.
-
-    What is allowed and will hurt is a warning, which leaves the exit code alone.
-    """
-    checked = check_files(files)
-    for outcome in checked:
-        for fault in outcome.faults:
-            typer.echo(str(fault))
-        for warning in outcome.warnings:
-            typer.echo(f"{warning.file}:{warning.line}:{warning.column}: warning: {warning.detail}")
-        plan = outcome.plan
-        if plan is not None:
-            typer.echo(f"{outcome.file}: ok: plan {plan.id}, {len(plan.steps)} steps, {len(plan.lanes)} lanes")
-    if any(outcome.faults for outcome in checked):
-        raise typer.Exit(1)
-
-
-@plan_cli.command("schema")
-def plan_schema() -> None:
-    """Print the JSON Schema of plan files, for editors."""
-    typer.echo(to_json(plan_file_schema(), indent=2).decode())
 
 
 def _open(settings: Settings, *, may_migrate: bool) -> Store:

@@ -28,6 +28,8 @@ ALLOWED: dict[str, set[str]] = {
         "act.client",
     },
     "oms/worker/": {"oms.worker"},
+    "oms/plan_tools/drawing/": {"oms.plan_tools.drawing", "oms.domain"},
+    "oms/plan_tools/": {"oms.plan_tools", "oms.sequencer", "oms.storage", "oms.domain", "act.contract"},
     "oms/demo/": {"oms.demo", "oms.worker", "act.client", "act.contract"},
     "oms/bench/": {"oms.bench", "oms.demo", "act.client", "act.contract", "hmskit"},
     "oms/config.py": {"hmskit.broker"},
@@ -57,13 +59,14 @@ ALLOWED_OUTSIDE: dict[str, set[str]] = {
     # holidays and cronsim are tables and arithmetic over dates, without a clock of their own. So is the standard
     # library's zoneinfo: it reads a zone's rules from files once, as code is loaded; no rule can see them change.
     "oms/domain/": {"cel_expr_python", "cronsim", "holidays", "jsonschema_rs"},
+    "oms/plan_tools/drawing/": set(),
     "oms/worker/": {"httpx"},
     "act/contract.py": {"pydantic", "pydantic_core"},
     "act/client.py": {"httpx"},
 }
 
 # The rules know no clock, no randomness, no files and no network.
-PURE = {"oms/domain/", "act/domain/"}
+PURE = {"oms/domain/", "oms/plan_tools/drawing/", "act/domain/"}
 NOT_IN_RULES = {"time", "random", "secrets", "os", "socket", "subprocess", "threading", "asyncio", "sqlite3", "uuid"}
 
 

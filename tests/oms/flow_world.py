@@ -159,7 +159,7 @@ class World:
                 if place[path].state is RunState.DONE:
                     del place[path]
 
-    def skipped(self, branch: Branch, node: Node) -> None:
+    def skipped(self, branch: Branch, node: Node) -> None:  # noqa: ARG002 - the ground says what
         self._note("skipped", branch.path, branch.position)
 
     def queue_task(self, branch: Branch, step: Step) -> None:
