@@ -430,6 +430,8 @@ def test_a_task_is_shown_without_its_token(oms: Client) -> None:
         "worker": "w-1",
         "created_at": "2025-11-22T14:05:09.123Z",
         "available_at": "2025-11-22T14:05:09.123Z",
+        "due_at": None,
+        "stalled": False,
         "lease_expires_at": "2025-11-22T14:06:09.123Z",
         "error": None,
         "progress": None,
