@@ -25,7 +25,7 @@ from oms.sequencer.neighbours import look_for_ever, unstick_for_ever
 from oms.sequencer.plan_folder import reload_folder
 from oms.sequencer.purge import purge_for_ever
 from oms.sequencer.service import Service
-from oms.sequencer.sweep import BATCH, Sweep, sweep
+from oms.sequencer.sweep import Sweep, Swept, sweep
 from oms.sequencer.writer import Writer
 from oms.storage.store import Store
 
@@ -161,13 +161,16 @@ def _wakes_of(settings: Settings, store: Store, *, on_wake: Callable[[Mapping[st
 
 async def _sweep_for_ever(writer: Writer, interval_sec: float, is_due: asyncio.Event) -> None:
     """Look for what is due, for as long as the service runs; at once where a job says that something is."""
+    clock = asyncio.get_running_loop().time
     wall, steady = time.time(), time.monotonic()
     while True:
         try:
+            began = clock()
             swept = await writer.run(sweep, Sweep())
-            if swept.expired:
-                log.warning("leases_expired", attempts=swept.expired)
-            if swept.expired < BATCH:
+            _tell_swept(swept)
+            if swept.more:
+                await asyncio.sleep(clock() - began)  # the workers' calls come between all the same
+            else:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(is_due.wait(), interval_sec)
                 is_due.clear()
@@ -178,6 +181,19 @@ async def _sweep_for_ever(writer: Writer, interval_sec: float, is_due: asyncio.E
             log.exception("sweep_failed")
             await asyncio.sleep(max(interval_sec, 1.0))
         wall, steady = _watch_clock(wall, steady)
+
+
+def _tell_swept(swept: Swept) -> None:
+    if swept.expired:
+        log.warning("leases_expired", attempts=swept.expired)
+    if swept.stalled:
+        log.warning("tasks_stalled", tasks=swept.stalled, detail="GET /tasks?stalled=true lists them")
+    for fired in swept.schedules:
+        told = {"plan": fired.plan, "reference": fired.reference, "at": fired.fire_at}
+        if fired.refused is None:
+            log.info("schedule_fired", **told)
+        else:
+            log.error("schedule_refused", **told, detail=fired.refused)
 
 
 def _watch_clock(wall: float, steady: float) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from hmskit.copying_meter import CopyMeter
 from oms.storage.numbers import last_numbers, set_last_numbers
 from oms.storage.store import Store, open_store
 from oms.storage.tables import (
+    batches,
     blocks,
     branches,
     durations,
@@ -56,6 +57,7 @@ TABLES = (
     lane_turns,
     hand_outs,
     durations,
+    batches,
 )
 """All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers."""
 

@@ -158,6 +158,7 @@ class TasksQuery(_PageQuery):
     job: TaskId | None = None
     plan: Name | None = None
     reference: Ticket | None = None
+    stalled: bool | None = Field(default=None, description="true: only tasks that were queued for too long")
 
 
 class Answered(BaseModel):
@@ -243,6 +244,8 @@ class TaskView(Answered):
     worker: str | None
     created_at: str
     available_at: str
+    due_at: str | None
+    stalled: bool = Field(description="queued for longer than its lane's stall_after_sec")
     lease_expires_at: str | None
     error: TaskError | None
     progress: float | None
@@ -295,6 +298,15 @@ class PlanVersionView(Answered):
     created_at: str
 
 
+class ScheduleView(Answered):
+    """When jobs of the plan start by themselves; ``next`` is the next one."""
+
+    cron: str
+    reference: str
+    timezone: str
+    next: str
+
+
 class PlanSummary(Answered):
     """A plan; ``plan_version`` is the one in force, null where none is."""
 
@@ -302,7 +314,7 @@ class PlanSummary(Answered):
     plan_version: int | None
     file: str | None
     versions: list[PlanVersionView]
-    schedules: list[dict[str, Any]]
+    schedules: list[ScheduleView]
 
 
 class PlanView(PlanSummary):

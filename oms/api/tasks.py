@@ -252,6 +252,7 @@ async def list_tasks(request: Request, query: Annotated[TasksQuery, Query()]) ->
         plan=query.plan,
         reference=query.reference,
         older_than_sec=query.older_than_sec,
+        stalled=query.stalled,
     )
     service = service_of(request)
     now_ms = service.now_ms()

@@ -19,6 +19,9 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+NEVER_MS = 253_402_300_799_999
+"""The last moment that can be written: no clock wakes a task that is available then."""
+
 FINISHED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 """Nothing of such a job is queued or running. A failed one may still run again."""
 
@@ -148,11 +151,14 @@ class Task:
         input: what the worker gets instead of the job's input, canonical JSON; None: the job's.
         held_available_at: its true ``available_at`` while its job is paused; None while it is not.
         closes_at: when the window ends in which it may be handed out; None: never.
-        batch_max: how many tasks the batch that it waits for holds at most; None: no batch, or one without a limit.
+        batch_max: how many tasks the batch that it waits for holds at most; None: it waits for none with a limit.
         stalls_at: when it will have been queued for too long; None: never.
         due_at: by when it should be done; None: no such time.
         started_at: when its last attempt was handed out.
         ended_at: when its last attempt ended.
+        stall_from: since when the time until ``stalls_at`` is counted.
+        stalled_at: when it was told to have been queued for too long; None: it is not, or moves again.
+        batch_at: the time of the batch with a limit that it waits for; until it is let in, it is never available.
     """
 
     task_id: int
@@ -189,6 +195,9 @@ class Task:
     due_at: int | None = None
     started_at: int | None = None
     ended_at: int | None = None
+    stall_from: int | None = None
+    stalled_at: int | None = None
+    batch_at: int | None = None
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from oms.domain.errors import OmsError
 from oms.domain.retry import retry_at_ms
 from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat, key_of
 from oms.sequencer.advance import give_up
+from oms.sequencer.backup import backup_of, go_to_backup
 from oms.sequencer.events import record_task
 from oms.sequencer.lanes import plan_of
 from oms.sequencer.place import give_place, shown_available_at
@@ -78,7 +79,7 @@ def end_attempt(
     actor: str | None,
     detail: dict[str, Any],
 ) -> None:
-    """Count a failed or expired attempt; queue the task again with backoff, or fail it and its job.
+    """Count a failed or expired attempt; queue the task again with backoff, in its backup lane, or fail it and its job.
 
     Records the attempt's one event (``detail.final`` true where it was the last), then what follows from it.
     """
@@ -92,8 +93,13 @@ def end_attempt(
         if retryable
         else None
     )
-    final = again_at is None
+    backup = backup_of(tx, job, task) if again_at is None else None
+    final = again_at is None and backup is None
     record_task(tx, job, task, how.value, worker=task.worker, actor=actor, detail={**detail, "final": final})
+    if backup is not None:
+        reason = "attempts_used_up" if retryable else "not_retryable"
+        go_to_backup(tx, job, task, backup, reason=reason)
+        return
     if again_at is None:
         move_task(tx, task, TaskStatus.FAILED)
         give_up(tx, job, task)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, func, literal_column, null, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, literal_column, null, or_, select
 
 from oms.domain.errors import InvalidInputError
 from oms.domain.task import TaskStatus
 from oms.sequencer.views import job_fields, task_fields
 from oms.sequencer.wishes import number_of
 from oms.storage.jobs import job_of_row
-from oms.storage.tables import jobs, lane_counts, tasks
+from oms.storage.tables import STALLED, jobs, lane_counts, tasks
 from oms.storage.tasks import task_of_row
 
 # A page shows no outputs: a thousand of them could be a gigabyte.
@@ -42,6 +42,7 @@ class TaskFilter:
     plan: str | None = None
     reference: str | None = None
     older_than_sec: float | None = None
+    stalled: bool | None = None
 
 
 def jobs_page(
@@ -79,6 +80,8 @@ def tasks_page(
         page = page.where(tasks.c.job_id.in_(select(jobs.c.job_id).where(jobs.c.reference == wanted.reference)))
     if wanted.plan is not None:
         page = page.where(exists().where(jobs.c.job_id == tasks.c.job_id, jobs.c.plan == wanted.plan))
+    if wanted.stalled is False:
+        page = page.where(or_(tasks.c.stalled_at.is_(None), tasks.c.status != TaskStatus.QUEUED))
     branches = [page.where(*branch) for branch in _branches(connection, wanted)]
     merged = heapq.merge(*(connection.execute(branch).all() for branch in branches), key=lambda row: row[0])
     rows, next_cursor = _cut(list(islice(merged, limit + 1)), limit)
@@ -92,6 +95,14 @@ def _branches(connection: Connection, wanted: TaskFilter) -> list[list[ColumnEle
 
     What is not done is indexed by lane and status; what is done is most of the table, and is read along it.
     """
+    if wanted.stalled:
+        return [
+            [
+                literal_column(STALLED.text),
+                *rows_equal(tasks.c.lane, wanted.lane),
+                *rows_equal(tasks.c.status, wanted.status),
+            ]
+        ]
     if wanted.job is not None or wanted.reference is not None:
         return [[*rows_equal(tasks.c.lane, wanted.lane), *rows_equal(tasks.c.status, wanted.status)]]
     if wanted.lane is None and wanted.status in (None, TaskStatus.DONE):

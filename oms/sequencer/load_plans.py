@@ -9,7 +9,9 @@ from oms.domain.errors import BusyError, InvalidInputError, OmsError
 from oms.domain.plan import Plan
 from oms.domain.plan_links import called_plans, refused_for_cycles, shown_cycle
 from oms.sequencer.lane_caps import keep_caps
+from oms.storage.batches import add_batches
 from oms.storage.plans import in_force_of, lock_in_force, missing, put_plan, withdraw
+from oms.storage.schedules import keep_schedules
 from oms.storage.transaction import Transaction
 
 
@@ -87,10 +89,20 @@ def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans
             answers.append(_busy(tx))
             continue
         withdraw(tx, leaving)
-        loaded = [LoadedVersion(id=plan.id, plan_version=put_plan(tx, plan, file=file)) for file, plan in good]
+        for plan_id in leaving:
+            keep_schedules(tx, plan_id, [])
+        loaded = [_put(tx, plan, file=file) for file, plan in good]
         refused = [ClosesCycle(file, plan.id, circles[plan.id]) for file, plan in wish.plans if plan.id in circles]
         answers.append(LoadedPlans(loaded=loaded, withdrawn=leaving, refused=refused))
     return answers
+
+
+def _put(tx: Transaction, plan: Plan, *, file: str | None) -> LoadedVersion:
+    """Put a plan in force, with its schedules; its lanes' batches get their rows."""
+    version = put_plan(tx, plan, file=file)
+    keep_schedules(tx, plan.id, [(each.cron, plan.timezone, each.reference) for each in plan.schedules])
+    add_batches(tx, (lane.id for lane in plan.lanes if lane.batch_max is not None))
+    return LoadedVersion(id=plan.id, plan_version=version)
 
 
 def _circles(tx: Transaction, new: Sequence[Plan], *, leaving: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -130,7 +142,7 @@ def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion 
             message = f"The plan {wish.plan.id!r} is refused: {shown_cycle(circles[wish.plan.id])}."
             answers.append(InvalidInputError(message))
         elif keep_caps(tx, coming=[wish.plan], leaving=[]):
-            answers.append(LoadedVersion(id=wish.plan.id, plan_version=put_plan(tx, wish.plan, file=None)))
+            answers.append(_put(tx, wish.plan, file=None))
         else:
             answers.append(_busy(tx))
     return answers

@@ -13,6 +13,7 @@ from oms.domain.lane_control import LaneControl
 from oms.sequencer.events import record_lane
 from oms.sequencer.known_lanes import lanes_to_choose_from, nearest_lane
 from oms.storage.lane_controls import lock_controls
+from oms.storage.lane_pauses import keep_pause
 from oms.storage.tasks import ready_tasks
 from oms.storage.transaction import Transaction
 
@@ -64,6 +65,8 @@ def resume_lanes(tx: Transaction, wishes: Sequence[ResumeLane]) -> list[LaneStan
 
     def resume(control: LaneControl, wish: PauseLane | ResumeLane) -> None:
         if control.paused_at is not None:
+            tx.flush_controls()
+            keep_pause(tx, control.lane, paused_at=control.paused_at)
             control.paused_at = control.paused_by = control.pause_reason = None
             _record(tx, control, "resumed", wish)
             wake_lane(tx, control.lane)

@@ -16,6 +16,7 @@ from oms.sequencer.admission import claim_in_lanes
 from oms.sequencer.events import record_task
 from oms.sequencer.ground import visible_outputs
 from oms.sequencer.lanes import plan_of
+from oms.sequencer.open_batches import open_polled
 from oms.storage.jobs import load_outputs, lock_jobs
 from oms.storage.tasks import wake_due
 from oms.storage.transaction import Change, Transaction
@@ -57,6 +58,7 @@ def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
     by_lane: dict[str, list[int]] = {}
     for place, wish in enumerate(wishes):
         by_lane.setdefault(wish.lane, []).append(place)
+    open_polled(tx, by_lane)
     wanted = {lane: sum(wishes[place].limit for place in places) for lane, places in by_lane.items()}
     claimed = {lane: deque(tasks) for lane, tasks in claim_in_lanes(tx, wanted).items()}
     job_ids = sorted({task.job_id for tasks in claimed.values() for task in tasks})

@@ -19,13 +19,18 @@ from oms.storage.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run ``plan`` for ``reference``, a ticket that says nothing about the person."""
+    """Run ``plan`` for ``reference``, a ticket that says nothing about the person.
+
+    ``actor`` is who starts it where nobody asks for it, and ``scheduled_for`` the moment for which its schedule did so.
+    """
 
     plan: str
     reference: str
     input: dict[str, Any]
     priority: int
     trace: str | None = None
+    actor: str | None = None
+    scheduled_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: di
         reference=wish.reference,
         input_json=text,
         priority=wish.priority,
+        actor=wish.actor,
+        detail=None if wish.scheduled_for is None else {"scheduled_for": wish.scheduled_for},
     )
     found[wish.plan, wish.reference] = job
     begin(tx, job)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from act.contract import format_time_ms
 from oms.domain.errors import NotFoundError
 from oms.domain.lane_control import LaneControl
-from oms.domain.task import Job, Task
+from oms.domain.task import Job, Task, TaskStatus
 from oms.sequencer.block_views import outputs_of_blocks, running_blocks
 from oms.sequencer.known_lanes import LANE_IS_ALIVE_SEC
 from oms.sequencer.place import shown_available_at
@@ -20,6 +20,7 @@ from oms.storage.jobs import job_of_row
 from oms.storage.lane_controls import all_controls
 from oms.storage.plan_cache import PlanCache
 from oms.storage.plans import PlanVersion, compiled_in_force, versions
+from oms.storage.schedules import KeptSchedule, schedules_of
 from oms.storage.tables import READY, jobs, lane_counts, tasks, workers
 from oms.storage.tasks import task_of_row
 
@@ -108,7 +109,11 @@ def lanes_view(connection: Connection, cache: PlanCache, *, now_ms: int) -> dict
 
 def plans_view(connection: Connection) -> dict[str, Any]:
     """Return every plan with its versions."""
-    return {"items": [_plan_fields(plan, known) for plan, known in versions(connection).items()]}
+    schedules: dict[str, list[KeptSchedule]] = {}
+    for schedule in schedules_of(connection):
+        schedules.setdefault(schedule.plan, []).append(schedule)
+    known = versions(connection)
+    return {"items": [_plan_fields(plan, its, schedules.get(plan, [])) for plan, its in known.items()]}
 
 
 def plan_view(connection: Connection, plan: str) -> dict[str, Any]:
@@ -122,7 +127,8 @@ def plan_view(connection: Connection, plan: str) -> dict[str, Any]:
     if not known:
         raise NotFoundError(f"There is no plan {plan[:80]!r}; GET /plans lists them.")
     shown = next((version for version in known if version.in_force), known[-1])
-    return {**_plan_fields(plan, known), "document": from_json(shown.document)}
+    fields = _plan_fields(plan, known, list(schedules_of(connection, plan)))
+    return {**fields, "document": from_json(shown.document)}
 
 
 def job_fields(job: Job) -> dict[str, Any]:
@@ -157,6 +163,8 @@ def task_fields(task: Task, plan: str) -> dict[str, Any]:
         "worker": task.worker,
         "created_at": format_time_ms(task.created_at),
         "available_at": format_time_ms(shown_available_at(task)),
+        "due_at": None if task.due_at is None else format_time_ms(task.due_at),
+        "stalled": task.status is TaskStatus.QUEUED and task.stalled_at is not None,
         "lease_expires_at": None if task.lease_expires_at is None else format_time_ms(task.lease_expires_at),
         "error": None if task.error is None else {"type": task.error_type, "message": task.error},
         "progress": task.progress,
@@ -175,7 +183,7 @@ def _control_fields(control: LaneControl) -> dict[str, Any]:
     }
 
 
-def _plan_fields(plan: str, known: Sequence[PlanVersion]) -> dict[str, Any]:
+def _plan_fields(plan: str, known: Sequence[PlanVersion], schedules: Sequence[KeptSchedule]) -> dict[str, Any]:
     current = next((version for version in known if version.in_force), None)
     return {
         "id": plan,
@@ -190,7 +198,15 @@ def _plan_fields(plan: str, known: Sequence[PlanVersion]) -> dict[str, Any]:
             }
             for version in known
         ],
-        "schedules": [],
+        "schedules": [
+            {
+                "cron": schedule.cron,
+                "reference": schedule.reference,
+                "timezone": schedule.timezone,
+                "next": format_time_ms(schedule.next_at),
+            }
+            for schedule in schedules
+        ],
     }
 
 

@@ -25,6 +25,7 @@ from oms.domain.errors import BusyError, OmsError, UnavailableError
 from oms.sequencer.batch import Answers, run_verbs
 from oms.sequencer.command import Command
 from oms.sequencer.held_back import HeldBack
+from oms.sequencer.open_batches import open_polled
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.waiting import Parked, Waiting
@@ -274,8 +275,9 @@ class Writer:
                     answers = [(command, result) for command, result in answers if command not in busy]
                 wake_due(tx)
                 self._held_back.wake_freed(tx)
-                waited = self._waiting.take(tx.woken)
                 pulls = [command for command in commands if command.verb is pull]
+                open_polled(tx, [wish.lane for command in pulls for wish in command.wishes])
+                waited = self._waiting.take(tx.woken)
                 # Those that have waited were there first.
                 answers += run_verbs(tx, waited + sorted(pulls, key=_is_new))
                 opens_in = self._held_back.note(tx)

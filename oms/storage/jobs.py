@@ -86,7 +86,8 @@ def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:
 
 def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str], Job]:
     """Return the jobs of any plan that have one of ``references``, by plan and reference. They are not locked."""
-    found: dict[tuple[str, str], Job] = {}
+    wanted = set(references)
+    found = {(job.plan, job.reference): job for job in tx.new_jobs.values() if job.reference in wanted}
     for row in _BY_REFERENCE.rows(tx.connection, tx.dialect.list_parameter(list(references))):
         job = tx.jobs.get(row[0]) or job_of_row(row)
         found[job.plan, job.reference] = job

@@ -20,9 +20,14 @@ _DOCUMENT = select(plans.c.document).where(
 
 
 class PlanCache:
-    """Compiled plans by id and version, the ones used last. Versions never change, so nothing here goes stale."""
+    """Compiled plans by id and version, the ones used last. Versions never change, so nothing here goes stale.
+
+    Attributes:
+        batch_lanes: lanes of theirs that have batches with a limit.
+    """
 
     def __init__(self) -> None:
+        self.batch_lanes: frozenset[str] = frozenset()
         self._plans: OrderedDict[tuple[str, int], Plan] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -44,6 +49,7 @@ class PlanCache:
         compiled = parse_plan(from_json(document))
         with self._lock:
             self._plans[key] = compiled
+            self.batch_lanes |= {lane.id for lane in compiled.lanes if lane.batch_max is not None}
             while len(self._plans) > MAX_COMPILED_PLANS:
                 self._plans.popitem(last=False)
         return compiled

@@ -106,6 +106,7 @@ def missing(tx: Transaction, *, kept_files: Iterable[str], kept_plans: Iterable[
 
 def withdraw(tx: Transaction, names: Iterable[str]) -> None:
     """Take plans out of force."""
+    tx.foreign_lanes.clear()
     for name in names:
         tx.connection.execute(update(plans).where(plans.c.plan == name, plans.c.in_force).values(in_force=False))
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Select, bindparam, exists, literal_column, null, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Select,
+    bindparam,
+    exists,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from hmskit.prepared import Prepared
 from oms.storage.tables import CONTROLLED, READY, lane_controls, lane_counts, tasks, workers
@@ -41,6 +53,11 @@ def see_worker(insert: Insert) -> Prepared:
     )
 
 
+def is_open() -> ColumnElement[bool]:
+    """Return the condition that a task's window, if it has one, is not over at ``now``."""
+    return or_(tasks.c.closes_at.is_(None), tasks.c.closes_at > bindparam("now"))
+
+
 def _due() -> Select[Any]:
     """Select the ready tasks of a lane in the pull's order, without those that other transactions work on.
 
@@ -52,7 +69,7 @@ def _due() -> Select[Any]:
     is_admitted = or_(bindparam("is_admitted", type_=Boolean()), ~is_controlled)
     return (
         select(tasks.c.task_id)
-        .where(tasks.c.lane == bindparam("this_lane"), READY, is_admitted, job_is_free())
+        .where(tasks.c.lane == bindparam("this_lane"), READY, is_open(), is_admitted, job_is_free())
         .order_by(tasks.c.priority.desc(), tasks.c.available_at, tasks.c.task_id)
         .limit(bindparam("limit"))
         .with_for_update(skip_locked=True)
@@ -77,6 +94,9 @@ def claim(*, random_text: str) -> Prepared:
             worker=null(),
             progress=null(),
             note=null(),
+            stalls_at=null(),
+            stall_from=null(),
+            stalled_at=null(),
             started_at=bindparam("now", type_=BigInteger()),
             lease_expires_at=bindparam("now", type_=BigInteger()) + lease_ms,
         )

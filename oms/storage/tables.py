@@ -100,6 +100,9 @@ tasks = Table(
     Column("due_at", BigInteger),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
+    Column("stall_from", BigInteger),
+    Column("stalled_at", BigInteger),
+    Column("batch_at", BigInteger),
 )
 
 LIVE = text("status <> 'done'")
@@ -125,11 +128,23 @@ Index("ix_tasks_live", tasks.c.lane, tasks.c.status, tasks.c.task_id, sqlite_whe
 
 # Only tasks of lanes with hours, batches or a limit on waiting are in these.
 CLOSING = text("status = 'queued' AND ready AND closes_at IS NOT NULL")
-BATCHED = text("status = 'queued' AND NOT ready AND batch_max IS NOT NULL")
-STALLING = text("status = 'queued' AND stalls_at IS NOT NULL")
+BATCHED = text("status = 'queued' AND batch_at IS NOT NULL")
+STALLING = text("status = 'queued' AND stalls_at IS NOT NULL AND held_available_at IS NULL")
+STALLED = text("status = 'queued' AND stalled_at IS NOT NULL")
 Index("ix_tasks_closing", tasks.c.closes_at, sqlite_where=CLOSING, postgresql_where=CLOSING)
-Index("ix_tasks_batched", tasks.c.available_at, sqlite_where=BATCHED, postgresql_where=BATCHED)
-Index("ix_tasks_stalling", tasks.c.stalls_at, sqlite_where=STALLING, postgresql_where=STALLING)
+Index("ix_tasks_batched", tasks.c.lane, tasks.c.batch_at, sqlite_where=BATCHED, postgresql_where=BATCHED)
+# In the order in which a batch takes them.
+Index(
+    "ix_tasks_batch_order",
+    tasks.c.lane,
+    tasks.c.priority.desc(),
+    tasks.c.batch_at,
+    tasks.c.task_id,
+    sqlite_where=BATCHED,
+    postgresql_where=BATCHED,
+)
+Index("ix_tasks_stalling", tasks.c.lane, tasks.c.stalls_at, sqlite_where=STALLING, postgresql_where=STALLING)
+Index("ix_tasks_stalled", tasks.c.task_id, sqlite_where=STALLED, postgresql_where=STALLED)
 
 branches = Table(
     "branches",
@@ -211,16 +226,27 @@ lane_controls = Table(
     Column("seq", Integer, nullable=False),
     Column("max_running", Integer),
     Column("rates", Text),
+    Column("pauses", Text),
 )
 """Lanes that are paused or capped, and those that ever were paused: ``seq`` counts the events of the lane's stream.
 
-``rates`` is a JSON list of ``[tasks, per_sec]``, each of which holds; None where there is none."""
+``rates`` is a JSON list of ``[tasks, per_sec]``, each of which holds; None where there is none.
+``pauses`` has the last ones that are over, as JSON: ``[[from, to], ...]``, the newest last."""
 CONTROLLED = text("(paused_at IS NOT NULL OR max_running IS NOT NULL OR rates IS NOT NULL)")
 
 lane_turns = Table("lane_turns", metadata, Column("lane", String(100), primary_key=True))
 """A row for each lane with a cap: whoever hands out of the lane holds its lock, so that the next one counts right.
 
 Apart from `lane_controls`, so that a manager who pauses a busy lane need not get in between those who hand out."""
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("lane", String(100), primary_key=True),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("taken", Integer, nullable=False),
+)
+"""The last batch of each lane that had one: its time, and how many tasks it holds so far. The row is its lock."""
 
 hand_outs = Table(
     "hand_outs",
@@ -239,6 +265,7 @@ schedules = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("cron", String(200), nullable=False),
     Column("timezone", String(64), nullable=False),
+    Column("reference", String(200), nullable=False),
     Column("next_at", BigInteger, nullable=False),
     Index("ix_schedules_next", "next_at"),
 )

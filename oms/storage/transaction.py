@@ -18,6 +18,8 @@ from sqlalchemy.types import NullType
 
 from hmskit.prepared import Prepared, in_one_go, insert_rows, update_rows
 from oms.domain.lane_control import LaneControl
+from oms.domain.plan import Plan
+from oms.domain.stall import Pause
 from oms.domain.task import FINISHED, Job, Task, TaskStatus
 from oms.storage.control_rows import write_controls
 from oms.storage.plan_cache import PlanCache
@@ -129,6 +131,8 @@ _TASK_STATE = (
     "note",
     "superseded",
     "stalls_at",
+    "stall_from",
+    "stalled_at",
     "ended_at",
 )
 _TASK_PLACE = (
@@ -140,6 +144,7 @@ _TASK_PLACE = (
     "held_available_at",
     "closes_at",
     "batch_max",
+    "batch_at",
 )
 _EVENT = ("stream", "seq", "body", "created_at", "delivered")
 
@@ -194,6 +199,8 @@ class Transaction:
             through; None where no time ends it.
         let_through: lanes that gave less than was asked for although nothing holds them back.
         controls: what holds lanes back, of those that are locked here.
+        foreign_lanes: by lane the plan in force that declares it, for jobs whose own plan does not; looked up here.
+        lane_pauses: by lane when it was paused, as far as that was looked up here.
         has_woken_due: the waiting tasks whose time has come were made ready.
         recorded: how many events were recorded.
         has_erased: values were destroyed: after the commit no copy of them may stay in the database's files.
@@ -224,6 +231,8 @@ class Transaction:
     held_back: dict[str, int | None] = field(default_factory=dict)
     let_through: set[str] = field(default_factory=set)
     controls: dict[str, LaneControl] = field(default_factory=dict)
+    foreign_lanes: dict[str, Plan | None] = field(default_factory=dict)
+    lane_pauses: dict[str, list[Pause]] = field(default_factory=dict)
     has_woken_due: bool = False
     recorded: int = 0
     due_now: bool = False

@@ -32,6 +32,7 @@ from oms.sequencer.start import Start, start
 from oms.storage.numbers import last_numbers
 from oms.storage.store import open_store
 from oms.storage.tables import (
+    batches,
     blocks,
     branches,
     durations,
@@ -62,7 +63,11 @@ ROWS_OF_BLOCKS: list[tuple[Table, dict[str, Any]]] = [
     (branches, {**BRANCH, "position": 0}),
     (signals, {"job_id": 1, "name": "answered", "data": "{}", "created_at": 1}),
     (timers, {"due_at": 2**40, "job_id": 1, "path": "1", "kind": "wait"}),
-    (schedules, {"plan": "single", "number": 0, "cron": "0 6 * * *", "timezone": "UTC", "next_at": 2**40}),
+    (
+        schedules,
+        {"plan": "single", "number": 0, "cron": "0 6 * * *", "timezone": "UTC", "reference": "R", "next_at": 2**40},
+    ),
+    (batches, {"lane": "print", "opened_at": 2**40, "taken": 3}),
     (lane_controls, {"lane": "only", "paused_at": 1, "seq": 1}),
     (lane_turns, {"lane": "only"}),
     (hand_outs, {"lane": "only", "at": 1}),

@@ -9,11 +9,23 @@ from typing import Any
 from sqlalchemy import text
 
 from hmskit.prepared import Prepared
-from oms.storage import jobs, outbox, plans, postgres, tasks, transaction
+from oms.storage import (
+    batches,
+    jobs,
+    lane_pauses,
+    outbox,
+    plans,
+    postgres,
+    schedules,
+    stalls,
+    tasks,
+    transaction,
+    windows,
+)
 from oms.storage.store import open_store
 from tests.databases import Databases
 
-MODULES = (jobs, outbox, plans, tasks, transaction, postgres)
+MODULES = (jobs, outbox, plans, tasks, transaction, postgres, batches, lane_pauses, schedules, stalls, windows)
 ROWS = 20_000
 
 

@@ -1,5 +1,7 @@
 """Plans in full: where a job stands in its blocks; timers, signals, schedules; lanes with hours, caps and pauses."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -35,14 +37,18 @@ def _tasks() -> None:
     for name in ("held_available_at", "closes_at"):
         op.add_column("tasks", sa.Column(name, sa.BigInteger(), nullable=True))
     op.add_column("tasks", sa.Column("batch_max", sa.Integer(), nullable=True))
-    for name in ("stalls_at", "due_at", "started_at", "ended_at"):
+    for name in ("stalls_at", "due_at", "started_at", "ended_at", "stall_from", "stalled_at", "batch_at"):
         op.add_column("tasks", sa.Column(name, sa.BigInteger(), nullable=True))
     op.drop_index("ix_tasks_job", "tasks")
     op.create_index("ix_tasks_job", "tasks", ["job_id", "scope"], unique=False)
     _index("ix_tasks_closing", "tasks", ["closes_at"], where="status = 'queued' AND ready AND closes_at IS NOT NULL")
-    batched = "status = 'queued' AND NOT ready AND batch_max IS NOT NULL"
-    _index("ix_tasks_batched", "tasks", ["available_at"], where=batched)
-    _index("ix_tasks_stalling", "tasks", ["stalls_at"], where="status = 'queued' AND stalls_at IS NOT NULL")
+    batched = "status = 'queued' AND batch_at IS NOT NULL"
+    _index("ix_tasks_batched", "tasks", ["lane", "batch_at"], where=batched)
+    by_turn = ["lane", sa.text("priority DESC"), "batch_at", "task_id"]
+    _index("ix_tasks_batch_order", "tasks", by_turn, where=batched)
+    stalling = "status = 'queued' AND stalls_at IS NOT NULL AND held_available_at IS NULL"
+    _index("ix_tasks_stalling", "tasks", ["lane", "stalls_at"], where=stalling)
+    _index("ix_tasks_stalled", "tasks", ["task_id"], where="status = 'queued' AND stalled_at IS NOT NULL")
 
 
 def _running_jobs() -> None:
@@ -108,11 +114,19 @@ def _lanes() -> None:
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("max_running", sa.Integer(), nullable=True),
         sa.Column("rates", sa.Text(), nullable=True),
+        sa.Column("pauses", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("lane"),
     )
     op.create_table(
         "lane_turns",
         sa.Column("lane", sa.String(length=100), nullable=False),
+        sa.PrimaryKeyConstraint("lane"),
+    )
+    op.create_table(
+        "batches",
+        sa.Column("lane", sa.String(length=100), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("taken", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("lane"),
     )
     op.create_table(
@@ -154,11 +168,12 @@ def _clocks() -> None:
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("cron", sa.String(length=200), nullable=False),
         sa.Column("timezone", sa.String(length=64), nullable=False),
+        sa.Column("reference", sa.String(length=200), nullable=False),
         sa.Column("next_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("plan", "number"),
     )
     op.create_index("ix_schedules_next", "schedules", ["next_at"], unique=False)
 
 
-def _index(name: str, table: str, columns: list[str], *, where: str) -> None:
+def _index(name: str, table: str, columns: list[Any], *, where: str) -> None:
     op.create_index(name, table, columns, unique=False, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
