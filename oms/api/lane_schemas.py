@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from oms.api.schemas import Answered, Body, Name, Person, Reason
+from oms.domain.why import Reason as WhyReason
 from oms.sequencer.reroute_many import MAX_MOVED
 
 
@@ -92,3 +93,22 @@ class LanesView(Answered):
     """All lanes."""
 
     items: list[LaneView]
+
+
+class WhyAction(Answered):
+    """A call that moves the task, or its job."""
+
+    word: str = Field(description="what it does")
+    method: str
+    path: str
+    body: dict[str, Any] | None = Field(description="as JSON; null: without one")
+
+
+class WhyView(Answered):
+    """Why a task does not move."""
+
+    task_id: str
+    reason: WhyReason = Field(description="docs/why.md has an example of each")
+    sentence: str
+    until: str | None = Field(default=None, description="when it changes by itself; only there where a time does that")
+    action: WhyAction | None = Field(default=None, description="what would change it; only there where a call does")

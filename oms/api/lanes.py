@@ -1,4 +1,4 @@
-"""What managers call for a lane as a whole: the list of lanes, pause and resume."""
+"""What managers call for a lane as a whole: the list of lanes, pause and resume; and why a task does not move."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from starlette.responses import Response
 
 from oms.api.control_schemas import ControlBody
 from oms.api.edge import body_of, json_response, problem_responses, read_object, service_of, trace_of
-from oms.api.lane_schemas import LaneStandsAnswer, LanesView
+from oms.api.lane_schemas import LaneStandsAnswer, LanesView, WhyView
 from oms.api.schemas import Name
 from oms.sequencer.pause_lane import PauseLane, ResumeLane, pause_lanes, resume_lanes
 from oms.sequencer.views import lanes_view
+from oms.sequencer.why import why_view
 
 router = APIRouter(tags=["lanes"])
 
@@ -47,3 +48,14 @@ async def resume_lane(request: Request, lane: Name) -> Response:
     body = await read_object(request, ControlBody, may_be_empty=True)
     wish = ResumeLane(lane=lane, reason=body.reason, actor=body.actor, trace=trace_of(request))
     return json_response(await service_of(request).writer.run(resume_lanes, wish))
+
+
+@router.get("/tasks/{task_id}/why", responses={200: {"model": WhyView}, **problem_responses("404", "503")})
+async def explain_task(request: Request, task_id: str) -> Response:
+    """Say why a task does not move: one reason, and what would change it."""
+    service = service_of(request)
+    now_ms, waited_for = service.now_ms(), service.writer.waited_for
+    view = await service.read(
+        lambda connection: why_view(connection, service.store, task_id, now_ms=now_ms, waited_for=waited_for)
+    )
+    return json_response(view)

@@ -88,7 +88,9 @@ def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans
         if not keep_caps(tx, coming=[plan for _file, plan in good], leaving=leaving):
             answers.append(_busy(tx))
             continue
-        _withdraw(tx, leaving)
+        withdraw(tx, leaving)
+        for plan_id in leaving:
+            keep_schedules(tx, plan_id, [])
         loaded = [_put(tx, plan, file=file) for file, plan in good]
         refused = [ClosesCycle(file, plan.id, circles[plan.id]) for file, plan in wish.plans if plan.id in circles]
         answers.append(LoadedPlans(loaded=loaded, withdrawn=leaving, refused=refused))
@@ -117,12 +119,6 @@ def _circles(tx: Transaction, new: Sequence[Plan], *, leaving: Sequence[str] = (
         known |= {plan.id: plan for plan in found}
         names = {name for plan in found for name in called_plans(plan)} - known.keys()
     return refused_for_cycles(new, known)
-
-
-def _withdraw(tx: Transaction, leaving: Sequence[str]) -> None:
-    withdraw(tx, leaving)
-    for plan in leaving:
-        keep_schedules(tx, plan, [])
 
 
 def _missing(tx: Transaction, wish: LoadPlans) -> list[str]:

@@ -65,6 +65,7 @@ def resume_lanes(tx: Transaction, wishes: Sequence[ResumeLane]) -> list[LaneStan
 
     def resume(control: LaneControl, wish: PauseLane | ResumeLane) -> None:
         if control.paused_at is not None:
+            tx.flush_controls()
             keep_pause(tx, control.lane, paused_at=control.paused_at)
             control.paused_at = control.paused_by = control.pause_reason = None
             _record(tx, control, "resumed", wish)

@@ -15,7 +15,7 @@ from oms.domain.task import Job, Task, TaskStatus
 from oms.sequencer.block_views import outputs_of_blocks, running_blocks
 from oms.sequencer.known_lanes import LANE_IS_ALIVE_SEC
 from oms.sequencer.place import shown_available_at
-from oms.sequencer.wishes import no_job, number_of
+from oms.sequencer.wishes import no_job, no_task, number_of
 from oms.storage.jobs import job_of_row
 from oms.storage.lane_controls import all_controls
 from oms.storage.plan_cache import PlanCache
@@ -71,7 +71,7 @@ def task_view(connection: Connection, task_id: str) -> dict[str, Any]:
     number = number_of(task_id, "TASK-")
     row = None if number is None else connection.execute(select(tasks).where(tasks.c.task_id == number)).one_or_none()
     if row is None:
-        raise NotFoundError(f"There is no task {task_id[:80]!r}; a task's id reads TASK-55 and comes with /pull.")
+        raise no_task(task_id)
     task = task_of_row(row)
     plan = connection.execute(select(jobs.c.plan).where(jobs.c.job_id == task.job_id)).scalar_one()
     return task_fields(task, plan)

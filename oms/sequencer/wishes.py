@@ -102,7 +102,7 @@ def wished_task(tx: Transaction, task_id: str) -> tuple[Task, Job]:
         raise UnavailableError("Another tower works on this task's job at this moment; try again.")
     task = None if number is None else tx.tasks.get(number)
     if task is None:
-        raise NotFoundError(f"There is no task {task_id[:80]!r}; a task's id reads TASK-55 and comes with /pull.")
+        raise no_task(task_id)
     return task, tx.jobs[task.job_id]
 
 
@@ -120,6 +120,11 @@ def wished_job(tx: Transaction, job_id: str) -> Job:
     if job is None:
         raise no_job(job_id)
     return job
+
+
+def no_task(task_id: str) -> NotFoundError:
+    """Return what to raise where a name is no task's."""
+    return NotFoundError(f"There is no task {task_id[:80]!r}; a task's id reads TASK-55 and comes with /pull.")
 
 
 def no_job(job_id: str) -> NotFoundError:

@@ -35,6 +35,7 @@ CALLS = [
     ("POST", "/skip"),
     ("GET", "/tasks"),
     ("GET", "/tasks/{task_id}"),
+    ("GET", "/tasks/{task_id}/why"),
     ("GET", "/lanes"),
     ("POST", "/lanes/{lane}/pause"),
     ("POST", "/lanes/{lane}/resume"),

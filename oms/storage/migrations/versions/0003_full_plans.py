@@ -118,15 +118,15 @@ def _lanes() -> None:
         sa.PrimaryKeyConstraint("lane"),
     )
     op.create_table(
+        "lane_turns",
+        sa.Column("lane", sa.String(length=100), nullable=False),
+        sa.PrimaryKeyConstraint("lane"),
+    )
+    op.create_table(
         "batches",
         sa.Column("lane", sa.String(length=100), nullable=False),
         sa.Column("opened_at", sa.BigInteger(), nullable=False),
         sa.Column("taken", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("lane"),
-    )
-    op.create_table(
-        "lane_turns",
-        sa.Column("lane", sa.String(length=100), nullable=False),
         sa.PrimaryKeyConstraint("lane"),
     )
     op.create_table(
