@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oms.domain.task import Job, JobState, Task, TaskStatus
+from oms.domain.task import Job, JobState, TaskStatus
 from oms.sequencer.events import record_job
 from oms.sequencer.place import hold, let_go
 from oms.storage.tasks import live_tasks, move_task

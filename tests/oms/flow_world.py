@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from oms.domain import paths
-from oms.domain.digest import canonical_json
 from oms.domain.errors import ConflictError
 from oms.domain.flow import Flow
 from oms.domain.flow_start import CHILD_TIMER, MORE_TIMER, WAIT_TIMER, value_of
@@ -161,7 +160,7 @@ class World:
                     del place[path]
 
     def skipped(self, branch: Branch, node: Node) -> None:
-        self._note("skipped", branch.path, branch.position)
+        self._note("skipped", branch.path, branch.position, node.when)
 
     def queue_task(self, branch: Branch, step: Step) -> None:
         for value in (step.input or {}).values():
@@ -420,7 +419,7 @@ class World:
         begun = inside[RunState.RUNNING] + inside[RunState.HALTED] + inside[RunState.FAILED]
         match block.kind:
             case _ if block.state is RunState.DONE:
-                assert block.output is not None, block
+                assert block.name is not None, block
             case BlockKind.PARALLEL:
                 assert (block.failed, block.done) == (inside[RunState.FAILED], block.total - begun), block
                 assert block.done < block.wanted, block
