@@ -50,7 +50,7 @@ def is_in_undo(path: str) -> bool:
 
 
 def is_given_up(path: str, position: int) -> bool:
-    """Tell whether something goes where a job runs again from an entry: all from there on, and what was undone."""
+    """Tell whether something goes where a job runs again from an entry of the sequence; what undid something does."""
     return is_in_undo(path) or int(path.partition("/")[0].partition(".")[0]) >= position
 
 

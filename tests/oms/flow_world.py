@@ -159,8 +159,8 @@ class World:
                 if place[path].state is RunState.DONE:
                     del place[path]
 
-    def skipped(self, branch: Branch, node: Node) -> None:  # noqa: ARG002 - the ground says what
-        self._note("skipped", branch.path, branch.position)
+    def skipped(self, branch: Branch, node: Node) -> None:
+        self._note("skipped", branch.path, branch.position, node.when)
 
     def queue_task(self, branch: Branch, step: Step) -> None:
         for value in (step.input or {}).values():
@@ -419,7 +419,7 @@ class World:
         begun = inside[RunState.RUNNING] + inside[RunState.HALTED] + inside[RunState.FAILED]
         match block.kind:
             case _ if block.state is RunState.DONE:
-                assert block.output is not None, block
+                assert block.name is not None, block
             case BlockKind.PARALLEL:
                 assert (block.failed, block.done) == (inside[RunState.FAILED], block.total - begun), block
                 assert block.done < block.wanted, block
