@@ -16,7 +16,7 @@ from fastapi_offline import FastAPIOffline
 import oms
 from act.client import LedgerClient
 from hmskit.same_site import SameSiteOnly
-from oms.api import health, jobs, plans, problems, tasks
+from oms.api import control, health, jobs, plans, problems, tasks
 from oms.config import Settings
 from oms.domain.errors import UnavailableError
 from oms.relay.loop import Relay
@@ -77,7 +77,8 @@ def create_app(
             if wakes is not None:
                 wakes.publish(ready)
 
-        writer = Writer(store, now_ms=now_ms, on_recorded=wake_relay, on_ready=wake_others)
+        is_due = asyncio.Event()
+        writer = Writer(store, now_ms=now_ms, on_recorded=wake_relay, on_ready=wake_others, on_due=is_due.set)
         wakes = _wakes_of(settings, store, on_wake=writer.wake)
         writer.start()
         relay = Relay(store, writer, client, now_ms=here_ms)
@@ -86,7 +87,7 @@ def create_app(
         log.info("plans_loaded", loaded=len(report["loaded"]), refused=len(report["refused"]))
         background = [
             asyncio.create_task(relay.run(), name="relay"),
-            asyncio.create_task(_sweep_for_ever(writer, settings.sweep_interval_sec), name="sweeper"),
+            asyncio.create_task(_sweep_for_ever(writer, settings.sweep_interval_sec, is_due), name="sweeper"),
             asyncio.create_task(purge_for_ever(writer, retention_days=settings.retention_days), name="purge"),
         ]
         if wakes is not None:
@@ -116,7 +117,7 @@ def create_app(
     )
     app.state.settings = settings
     problems.install(app)
-    for router in (jobs.router, tasks.router, plans.router, health.router):
+    for router in (jobs.router, control.router, tasks.router, plans.router, health.router):
         app.include_router(router)
     app.add_middleware(
         SameSiteOnly,
@@ -158,8 +159,8 @@ def _wakes_of(settings: Settings, store: Store, *, on_wake: Callable[[Mapping[st
     return Wakes(settings.amqp_url, site=site, tower=secrets.token_hex(8), on_wake=on_wake)
 
 
-async def _sweep_for_ever(writer: Writer, interval_sec: float) -> None:
-    """Look for expired leases and due retries, for as long as the service runs."""
+async def _sweep_for_ever(writer: Writer, interval_sec: float, is_due: asyncio.Event) -> None:
+    """Look for what is due, for as long as the service runs; at once where a job says that something is."""
     wall, steady = time.time(), time.monotonic()
     while True:
         try:
@@ -167,7 +168,9 @@ async def _sweep_for_ever(writer: Writer, interval_sec: float) -> None:
             if swept.expired:
                 log.warning("leases_expired", attempts=swept.expired)
             if swept.expired < BATCH:
-                await asyncio.sleep(interval_sec)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(is_due.wait(), interval_sec)
+                is_due.clear()
         except UnavailableError:
             await asyncio.sleep(max(interval_sec, 1.0))
         except Exception:

@@ -19,10 +19,42 @@ from hmskit.copying import CannotCopyError, Digest, Side
 from hmskit.copying_meter import CopyMeter
 from oms.storage.numbers import last_numbers, set_last_numbers
 from oms.storage.store import Store, open_store
-from oms.storage.tables import jobs, lane_counts, leases, outbox, plans, stopped_streams, tasks, workers
+from oms.storage.tables import (
+    blocks,
+    branches,
+    durations,
+    jobs,
+    lane_controls,
+    lane_counts,
+    leases,
+    outbox,
+    plans,
+    schedules,
+    signals,
+    stopped_streams,
+    tasks,
+    timers,
+    workers,
+)
 
-TABLES = (plans, jobs, tasks, outbox, stopped_streams, workers, lane_counts)
-"""All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers."""
+TABLES = (
+    plans,
+    jobs,
+    tasks,
+    branches,
+    blocks,
+    signals,
+    timers,
+    schedules,
+    outbox,
+    stopped_streams,
+    workers,
+    lane_counts,
+    lane_controls,
+    durations,
+)
+"""All that a site is. Numbers go apart, for each kind of database keeps them its own way; leases end with towers, and
+when tasks were handed out counts for moments only."""
 
 
 def run_copy(source_url: str, target_url: str, console: Console) -> dict[str, Digest]:

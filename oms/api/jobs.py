@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from oms.api.control_schemas import JobView
 from oms.api.edge import Call, body_of, json_response, problem_responses, read_object, service_of, trace_of
 from oms.api.receipt_schemas import ReceiptsQuery, ReceiptsView
 from oms.api.schemas import (
@@ -14,7 +15,6 @@ from oms.api.schemas import (
     JobsPage,
     JobsQuery,
     JobStands,
-    JobView,
     LanesView,
     StartBody,
     StartedAnswer,

@@ -235,6 +235,7 @@ class TaskView(Answered):
     job_id: str
     plan: str
     activity: str
+    branch: str | None = Field(description="where in the plan's blocks it is; null in the sequence itself")
     lane: str
     status: TaskStatus
     attempt: int
@@ -259,16 +260,9 @@ class JobSummary(Answered):
     priority: int
     error: str | None = Field(description="why it failed")
     erased: bool = Field(description="its data was destroyed: input, outputs and error texts are empty")
+    parent: str | None = Field(description="the job of which it is a step")
     created_at: str
     updated_at: str
-
-
-class JobView(JobSummary):
-    """A job with all it has."""
-
-    input: dict[str, Any]
-    tasks: list[TaskView]
-    outputs: dict[str, Any]
 
 
 class JobsPage(Answered):

@@ -10,8 +10,10 @@ The engine is Google's C++ one (cel-expr-python). What had to be known about it,
 
 from __future__ import annotations
 
+import math
 import re
-from functools import cache
+from datetime import datetime
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
@@ -22,11 +24,13 @@ from oms.domain.cel_tree import Node, read_tree
 from oms.domain.naming import did_you_mean, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 MAX_LENGTH = 1000
 MAX_OPTIONAL_MACROS = 3
 MAX_REGEX_STATES = 50_000
+MAX_RESULT_VALUES = 100_000
+MAX_RESULT_TEXT = 4 * 1024 * 1024
 
 VARIABLES = ("input", "outputs", "reference")
 TYPES = (
@@ -43,6 +47,10 @@ TYPES = (
     "timestamp",
     "type",
     "uint",
+)
+RESERVED = (
+    *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"),
+    *("namespace", "null", "package", "return", "true", "var", "void", "while"),
 )
 NAMESPACES = {"optional": ("of", "none", "ofNonZeroValue"), "strings": ("quote",)}
 FUNCTIONS = (
@@ -120,7 +128,7 @@ def parse(source: str) -> Node:
             f"optMap and optFlatMap may be used {MAX_OPTIONAL_MACROS} times in an expression, this is one more",
             macros[MAX_OPTIONAL_MACROS].start(),
         )
-    return read_tree(_compiled(source, disable_check=True).serialize())
+    return read_tree(_compiled(source, _environment(), disable_check=True).serialize())
 
 
 class Program:
@@ -128,13 +136,18 @@ class Program:
 
     __slots__ = ("_expression", "type_name")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, variables: Iterable[str] = (), *, any_output: bool = False) -> None:
         """Compile an expression that ``parse`` took.
+
+        Args:
+            source: the expression.
+            variables: names that it may use beside ``VARIABLES``, each for any JSON value.
+            any_output: an entry of ``outputs`` may be any JSON value, not only an object.
 
         Raises:
             CelSyntaxError: a function or type does not fit.
         """
-        self._expression = _compiled(source)
+        self._expression = _compiled(source, _environment(tuple(sorted(variables)), any_output))
         self.type_name: str = self._expression.return_type().name()
 
     def evaluate(self, data: Mapping[str, Any]) -> bool | None:
@@ -145,17 +158,84 @@ class Program:
         Raises:
             CelError: it gives no value.
         """
+        value = self._evaluated(data)
+        return bool(value.value()) if value.type() == cel.Type.BOOL else None
+
+    def value(self, data: Mapping[str, Any]) -> object:
+        """Return what the expression gives: plain JSON, or a ``datetime`` where it gives a moment; for the same data.
+
+        Moments inside lists and objects are RFC 3339 texts.
+
+        Raises:
+            CelError: it gives no value, one that is not JSON, or one of more than `MAX_RESULT_VALUES` values or
+                `MAX_RESULT_TEXT` bytes of text.
+        """
+        value = self._evaluated(data)
+        return value.value() if value.type() == cel.Type.TIMESTAMP else _Result().plain(value)
+
+    def check(self, data: Mapping[str, Any]) -> None:
+        """Evaluate the expression and drop what it gives.
+
+        Raises:
+            CelError: it gives no value.
+        """
+        self._evaluated(data)
+
+    def _evaluated(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the engine ships no types
         try:
             value = self._expression.eval(data=data)
-            kind = value.type()
-            if kind == cel.Type.BOOL:
-                return bool(value.value())
-            if kind != cel.Type.ERROR:
-                return None
+            if value.type() != cel.Type.ERROR:
+                return value
             message = str(value.value())
         except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
             message = str(error) or type(error).__name__
         raise CelError(_kind_of(message), message)
+
+
+class _Result:
+    """Makes plain JSON of the engine's value, within bounds: a short expression can name the same data many times."""
+
+    def __init__(self) -> None:
+        self._values = 0
+        self._text = 0
+
+    def plain(self, value: Any) -> object:  # noqa: ANN401 - the engine ships no types; one return per kind
+        """Return the value as JSON.
+
+        Raises:
+            CelError: it is none, or too large.
+        """
+        try:
+            found = value.value()
+        except TypeError:  # an optional value, which has no Python type
+            raise CelError("type_mismatch", "it gave an optional value, which is not JSON") from None
+        self._count(found)
+        match found:
+            case None | bool() | str():
+                return found
+            case int() | float() if math.isfinite(found):
+                return found
+            case list():
+                return [self.plain(item) for item in found]
+            case dict():
+                return {self._key(key): self.plain(item) for key, item in found.items()}
+            case datetime():
+                return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            case _:
+                kind = str(value.type().name()).lower()
+                raise CelError("type_mismatch", f"it gave a value that is not JSON: {kind}")
+
+    def _key(self, key: object) -> str:
+        if not isinstance(key, str):
+            raise CelError("type_mismatch", "it gave an object with a key that is no text, which is not JSON")
+        self._count(key)
+        return key
+
+    def _count(self, found: object) -> None:
+        self._values += 1
+        self._text += len(found) if isinstance(found, str) else 0
+        if self._values > MAX_RESULT_VALUES or self._text > MAX_RESULT_TEXT:
+            raise CelError("budget_exceeded", "the value that it gave is too large")
 
 
 def check_regex(pattern: str, offset: int) -> None:
@@ -180,19 +260,25 @@ def _regex_probe() -> Program:
     return Program('"".matches(reference)')
 
 
-@cache
-def _environment() -> Any:  # noqa: ANN401 - the engine ships no types
-    """Return the one environment of all expressions: it knows no activity names, so that it is built once."""
+@lru_cache(maxsize=256)
+def _environment(variables: tuple[str, ...] = (), any_output: bool = False) -> Any:  # noqa: ANN401
+    """Return the environment of all expressions with these variables: it knows no activities, so that few are built."""
     row = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+    outputs = cel.Type.Map(cel.Type.STRING, cel.Type.DYN if any_output else row)
     return cel.NewEnv(
-        variables={"input": row, "outputs": cel.Type.Map(cel.Type.STRING, row), "reference": cel.Type.STRING},
+        variables={
+            **dict.fromkeys(variables, cel.Type.DYN),
+            "input": row,
+            "outputs": outputs,
+            "reference": cel.Type.STRING,
+        },
         extensions=[ext_optional.ExtOptional(), ext_strings.ExtStrings()],
     )
 
 
-def _compiled(source: str, *, disable_check: bool = False) -> Any:  # noqa: ANN401 - the engine ships no types
+def _compiled(source: str, environment: Any, *, disable_check: bool = False) -> Any:  # noqa: ANN401
     try:
-        return _environment().compile(source, disable_check=disable_check)
+        return environment.compile(source, disable_check=disable_check)
     except TypeError:  # pybind cannot turn half a character into C++ text
         raise CelSyntaxError("the expression holds half of a character (a lone surrogate)") from None
     except (RuntimeError, ValueError, MemoryError) as error:

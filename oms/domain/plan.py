@@ -1,49 +1,25 @@
-"""What a plan is: lanes, a sequence of steps, and their rules; and how one is made of a plain document.
+"""What a plan is: lanes, and a sequence of steps and blocks with their rules.
 
-The document is what a plan file holds, as JSON values: texts, numbers, lists and mappings. Nothing here knows about
-files; a fault says where in the document it is, and ``oms.storage.plan_files`` finds the line and column.
+Immutable values that nothing here makes of files: ``oms.domain.plan_reader`` makes a plan of a plain document.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from oms.domain.condition import Condition, ConditionSyntaxError
-from oms.domain.naming import did_you_mean, listed, quote, shown
-from oms.domain.plan_faults import TITLE_LENGTH, Faults, PlanError, PlanFault, plan_id_of
-from oms.domain.retry import BOUNDS, DEFAULT_POLICY, RetryPolicy
-from oms.domain.schema import OutputSchema, SchemaError
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from oms.domain.condition import Condition
+    from oms.domain.expression import Expression
+    from oms.domain.retry import RetryPolicy
+    from oms.domain.schema import OutputSchema
 
-    from oms.domain.plan_faults import Path
-
-__all__ = [
-    "DEFAULT_LEASE_SEC",
-    "Lane",
-    "LaneKind",
-    "Plan",
-    "PlanError",
-    "PlanFault",
-    "Step",
-    "parse_plan",
-    "plan_digest",
-]
-
-MAX_LANES = 1000
-MAX_STEPS = 1000
-MAX_LEASE_SEC = 31_536_000
-
-PLAN_KEYS = ("id", "lanes", "sequence", "retry_policy")
-LANE_KEYS = ("id", "kind", "title", "lease_sec")
-STEP_KEYS = ("activity", "lane", "when", "output_schema", "retry_policy")
-DATA_KEYS = ("output_schema",)
-"""Keys whose values are data, where ``true`` and ``false`` are not words but booleans."""
+MAX_DEPTH = 20
+MAX_ITEMS = 10_000
 
 
 class LaneKind(StrEnum):
@@ -57,6 +33,36 @@ class LaneKind(StrEnum):
 DEFAULT_LEASE_SEC = {LaneKind.MACHINE: 300, LaneKind.HUMAN: 28_800, LaneKind.VENDOR: 604_800}
 
 
+class OnFailure(StrEnum):
+    """What becomes of a job when an activity has failed for good."""
+
+    FAIL = "fail"
+    PAUSE = "pause"
+    CONTINUE = "continue"
+
+
+class OnStall(StrEnum):
+    """What becomes of a task that was queued for too long."""
+
+    ALERT = "alert"
+    REROUTE = "reroute"
+
+
+class OnTimeout(StrEnum):
+    """What becomes of a wait whose signal did not come in time."""
+
+    FAIL = "fail"
+    CONTINUE = "continue"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``tasks`` hand-outs in any ``per_sec`` seconds."""
+
+    tasks: int
+    per_sec: int
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A pool of workers that pull from one queue.
@@ -66,17 +72,40 @@ class Lane:
         kind: who works in it.
         title: the citizen's word for it, or None.
         lease_sec: how long an attempt may go without a sign of life.
+        max_running: how many of its tasks may run at once; None: any number.
+        rate: how fast they are handed out at most.
+        open: its opening hours as written; None: always.
+        batch_at: the local time of its batches as written; None: no batches.
+        batch_max: how many tasks a batch holds at most; None: all that wait.
+        holidays: the holiday calendar as written, ``US`` or ``US-CA``; None: none.
+        backup: the lane where a task goes by itself when its attempts are used up, or when it stalls.
+        stall_after_sec: for how long a task may be queued while the lane is open; None: for ever.
+        on_stall: what then.
     """
 
     id: str
     kind: LaneKind
     title: str | None
     lease_sec: int
+    max_running: int | None = None
+    rate: Rate | None = None
+    open: str | None = None
+    batch_at: str | None = None
+    batch_max: int | None = None
+    holidays: str | None = None
+    backup: str | None = None
+    stall_after_sec: int | None = None
+    on_stall: OnStall = OnStall.ALERT
+
+    @property
+    def has_hours(self) -> bool:
+        """Whether its tasks may have to wait for an opening."""
+        return self.open is not None or self.batch_at is not None or self.holidays is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One entry of a plan's sequence.
+    """An activity: one task of a job, or one for each round or item of the blocks that it stands in.
 
     Attributes:
         activity: the work; unique in the plan.
@@ -84,6 +113,14 @@ class Step:
         when: the step is skipped where this is false; None always applies.
         output_schema: what the activity's output must fit; None takes any.
         retry_policy: the step's own keys over the plan's over the defaults.
+        number: its place among the plan's activities, in the file's order (``Plan.steps``).
+        input: what the worker gets instead of the job's input, by key; None: the job's input.
+        priority: of its tasks; None: the job's.
+        due_sec: how long after it is queued it is due; None: no due time, or ``due``.
+        due: the same as an ISO 8601 duration as written, whose whole days are business days.
+        title: the citizen's word for it, or None.
+        on_failure: what becomes of the job when it has failed for good.
+        undo: run, latest activity first, when the job fails or is cancelled after it was done.
     """
 
     activity: str
@@ -91,6 +128,135 @@ class Step:
     when: Condition | None
     output_schema: OutputSchema | None
     retry_policy: RetryPolicy
+    number: int = 0
+    input: Mapping[str, Expression] | None = None
+    priority: Expression | int | None = None
+    due_sec: int | None = None
+    due: str | None = None
+    title: str | None = None
+    on_failure: OnFailure = OnFailure.FAIL
+    undo: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Branches that run at once.
+
+    Attributes:
+        when: the block is skipped where this is false.
+        branches: each branch's name and its steps.
+        wanted: how many branches must be done for the block to be done; the rest is cancelled then.
+    """
+
+    when: Condition | None
+    branches: tuple[tuple[str, tuple[Node, ...]], ...]
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForEach:
+    """One run of ``steps`` for each item of a list.
+
+    Attributes:
+        when: the block is skipped where this is false.
+        id: its name in ``outputs``; None: its output is not kept.
+        items: gives the list, at most `MAX_ITEMS` long.
+        variable: the name of the item in the expressions of ``steps``.
+        steps: what is done for each.
+        max_parallel: how many items are worked on at once; None: all.
+    """
+
+    when: Condition | None
+    id: str | None
+    items: Expression
+    variable: str
+    steps: tuple[Node, ...]
+    max_parallel: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """``steps`` again until ``until`` holds, at most ``max_rounds`` times."""
+
+    when: Condition | None
+    steps: tuple[Node, ...]
+    until: Condition
+    max_rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way of a `Choose`; ``when`` is None for its ``else``."""
+
+    when: Condition | None
+    steps: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """The first option that holds; none where none does."""
+
+    when: Condition | None
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A durable timer, or an outside event. Exactly one of ``for_sec``, ``until`` and ``signal`` is set.
+
+    Attributes:
+        when: the block is skipped where this is false.
+        id: its name in ``outputs``: the signal's data; None: not kept.
+        for_sec: how long.
+        until: gives the moment, milliseconds since the epoch.
+        signal: the name of the event that ends it.
+        timeout_sec: how long a signal is waited for; None: for ever.
+        on_timeout: what then.
+    """
+
+    when: Condition | None
+    id: str | None
+    for_sec: int | None
+    until: Expression | None
+    signal: str | None
+    timeout_sec: int | None
+    on_timeout: OnTimeout
+
+
+@dataclass(frozen=True, slots=True)
+class SubPlan:
+    """A job of another plan as a step.
+
+    Attributes:
+        when: the block is skipped where this is false.
+        id: its name in ``outputs`` and in the job's reference; None: the outputs are not kept.
+        plan: the other plan's id.
+        input: the job's input, by key.
+    """
+
+    when: Condition | None
+    id: str | None
+    plan: str
+    input: Mapping[str, Expression]
+
+
+Block = Parallel | ForEach | Repeat | Choose | Wait | SubPlan
+Node = Step | Block
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSchedule:
+    """A job of the plan whenever the clock says so.
+
+    Attributes:
+        cron: as written, in the plan's timezone.
+        reference: of its jobs; ``{date}`` stands for the fire's local date.
+        input: of its jobs.
+    """
+
+    cron: str
+    reference: str
+    input: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,38 +266,95 @@ class Plan:
     Attributes:
         id: its name in ``/start``.
         lanes: in the order of the file.
-        steps: the sequence.
+        sequence: what a job does, in order.
+        steps: every activity of the plan, also those in blocks and in ``undo``, in the order of the file; a step's
+            ``number`` is its place here.
         retry_policy: the plan's own, over the defaults.
         document: the plain document it was made from; do not change it.
+        timezone: whose clock its calendars follow (IANA).
+        title: the citizen's word for it, or None.
+        input_schema: what a job's input must fit; None takes any.
+        schedules: when jobs start by themselves.
+        is_flat: there are only activities, one after the other, and nothing to undo.
+        has_undo: something may have to be undone.
     """
 
     id: str
     lanes: tuple[Lane, ...]
+    sequence: tuple[Node, ...]
     steps: tuple[Step, ...]
     retry_policy: RetryPolicy
     document: dict[str, Any] = field(repr=False, hash=False)
+    timezone: str = "UTC"
+    title: str | None = None
+    input_schema: OutputSchema | None = None
+    schedules: tuple[PlanSchedule, ...] = ()
+    is_flat: bool = field(init=False, repr=False, compare=False)
+    has_undo: bool = field(init=False, repr=False, compare=False)
     _lanes: dict[str, Lane] = field(init=False, repr=False, compare=False)
     _places: dict[str, int] = field(init=False, repr=False, compare=False)
-    _last_when: int = field(init=False, repr=False, compare=False)
+    _last_reading: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        conditional = [index for index, step in enumerate(self.steps) if step.when is not None]
+        conditional = [index for index, node in enumerate(self.sequence) if _reads(node)]
+        object.__setattr__(self, "is_flat", all(isinstance(node, Step) and not node.undo for node in self.sequence))
+        object.__setattr__(self, "has_undo", any(step.undo for step in self.steps))
         object.__setattr__(self, "_lanes", {lane.id: lane for lane in self.lanes})
         object.__setattr__(self, "_places", {step.activity: index for index, step in enumerate(self.steps)})
-        object.__setattr__(self, "_last_when", max(conditional, default=-1))
+        object.__setattr__(self, "_last_reading", max(conditional, default=-1))
 
     def lane(self, lane_id: str) -> Lane | None:
         """Return a lane by its id."""
         return self._lanes.get(lane_id)
 
-    def step(self, activity: str) -> tuple[int, Step] | None:
-        """Return a step by its activity, with its index."""
+    def step(self, activity: str) -> Step | None:
+        """Return a step by its activity."""
         index = self._places.get(activity)
-        return None if index is None else (index, self.steps[index])
+        return None if index is None else self.steps[index]
 
-    def conditions_after(self, index: int) -> bool:
-        """Tell whether any step past ``index`` has a ``when``; if none has, no outputs need be loaded."""
-        return self._last_when > index
+    def reads_after(self, index: int) -> bool:
+        """Tell whether any entry of the sequence past ``index`` may read outputs; if none does, none are loaded."""
+        return self._last_reading > index
+
+
+def _reads(node: Node) -> bool:
+    """Tell whether an entry of a sequence has an expression, in itself or in what it holds."""
+    if isinstance(node, Step):
+        return node.when is not None or node.input is not None or not isinstance(node.priority, int | None)
+    return True
+
+
+def steps_in(nodes: Iterable[Node]) -> Iterator[Step]:
+    """Give every activity in a list of steps, also those in blocks, but not what undoes them; in the file's order."""
+    for node in nodes:
+        if isinstance(node, Step):
+            yield node
+        else:
+            for inner in lists_of(node):
+                yield from steps_in(inner)
+
+
+def nodes_in(plan: Plan) -> Iterator[Node]:
+    """Give every entry of a plan, also those in blocks and in ``undo``."""
+    waiting: list[Node] = list(plan.sequence)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for inner in (node.undo,) if isinstance(node, Step) else lists_of(node):
+            waiting.extend(inner)
+
+
+def lists_of(block: Block) -> list[tuple[Node, ...]]:
+    """Return the lists of steps that a block holds."""
+    match block:
+        case Parallel():
+            return [steps for _, steps in block.branches]
+        case ForEach() | Repeat():
+            return [block.steps]
+        case Choose():
+            return [option.steps for option in block.options]
+        case _:
+            return []
 
 
 def plan_digest(document: Mapping[str, Any]) -> str:
@@ -141,221 +364,3 @@ def plan_digest(document: Mapping[str, Any]) -> str:
     """
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def parse_plan(document: object) -> Plan:
-    """Make a plan of a document.
-
-    Raises:
-        PlanError: with every fault found, each at its place in the document.
-    """
-    faults = Faults()
-    parts = faults.mapping(document, (), "a plan", PLAN_KEYS)
-    if parts is None or not isinstance(document, dict):
-        raise PlanError(faults.found)
-    plan_id = _plan_id(parts, document, faults)
-    retry_keys = _retry_keys(parts, (), faults)
-    lanes = _lanes(parts, document, faults)
-    steps = _steps(parts, document, faults, lanes, retry_keys)
-    if faults.found or plan_id is None or lanes is None:
-        raise PlanError(faults.found)
-    return Plan(plan_id, tuple(lanes), tuple(steps), _retry_policy(retry_keys), document)
-
-
-def _plan_id(parts: dict[str, object], document: object, faults: Faults) -> str | None:
-    if not faults.required(parts, document, (), "a plan", "id"):
-        return None
-    plan_id = plan_id_of(parts)
-    if plan_id is None:
-        found = shown(parts["id"])
-        faults.add(("id",), f"a plan's id is a letter and up to 99 more letters, digits, _ or -; found {found}")
-    return plan_id
-
-
-def _entries(parts: dict[str, object], document: object, faults: Faults, key: str, most: int) -> list[object] | None:
-    """Return the list under a key of the plan; None, and a fault, when there is no good one."""
-    if not faults.required(parts, document, (), "a plan", key):
-        return None
-    found = parts[key]
-    if not isinstance(found, list):
-        faults.add((key,), f"{key} is a list of names or mappings; found {shown(found)}")
-    elif not 1 <= len(found) <= most:
-        faults.add((key,), f"{key} has 1 to {most} entries; found {len(found)}")
-    else:
-        return found
-    return None
-
-
-def _lanes(parts: dict[str, object], document: object, faults: Faults) -> list[Lane] | None:
-    """Return the lanes that have a name, also those with a fault in their details; None when there is no list."""
-    entries = _entries(parts, document, faults, "lanes", MAX_LANES)
-    if entries is None:
-        return None
-    lanes: dict[str, Lane] = {}
-    places: dict[str, int] = {}
-    for index, entry in enumerate(entries):
-        path: Path = ("lanes", index)
-        lane, id_path, on_key = _lane(entry, path, faults)
-        if lane is None:
-            continue
-        if lane.id in lanes:
-            first = places[lane.id] + 1
-            faults.add(id_path, f"two lanes are called {quote(lane.id)}; the other is lane {first}", on_key=on_key)
-        else:
-            lanes[lane.id] = lane
-            places[lane.id] = index
-    return list(lanes.values())
-
-
-def _lane(entry: object, path: Path, faults: Faults) -> tuple[Lane | None, Path, bool]:
-    """Return one lane, the place of its id, and whether that is a key. It is a name, ``name: kind`` or a mapping."""
-    if isinstance(entry, dict) and len(entry) == 1 and next(iter(entry)) not in LANE_KEYS:
-        ((key, kind),) = entry.items()
-        name = faults.name(key, path, "a lane's name")
-        place: Path = (*path, key) if isinstance(key, str) else path
-        found = _kind(kind, place, faults)
-        lane = None if name is None else Lane(name, found, None, DEFAULT_LEASE_SEC[found])
-        return lane, place, True
-    if not isinstance(entry, dict):
-        what = "a lane is a name, name: kind, or a mapping with an id; its name"
-        name = faults.name(entry, path, what)
-        kind = LaneKind.MACHINE
-        return None if name is None else Lane(name, kind, None, DEFAULT_LEASE_SEC[kind]), path, False
-    keys = faults.mapping(entry, path, "a lane", LANE_KEYS) or {}
-    place = (*path, "id")
-    name = None
-    if faults.required(keys, entry, path, "a lane", "id"):
-        name = faults.name(keys["id"], place, "a lane's id")
-    found = _kind(keys.get("kind", LaneKind.MACHINE), (*path, "kind"), faults)
-    title = None
-    if "title" in keys:
-        title = faults.name(keys["title"], (*path, "title"), "a lane's title", length=TITLE_LENGTH)
-    lease = keys.get("lease_sec", DEFAULT_LEASE_SEC[found])
-    lease_sec = faults.number(lease, (*path, "lease_sec"), "lease_sec", (1, MAX_LEASE_SEC), whole=True)
-    return None if name is None else Lane(name, found, title, int(lease_sec or 1)), place, False
-
-
-def _kind(value: object, path: Path, faults: Faults) -> LaneKind:
-    kinds = [str(kind) for kind in LaneKind]
-    if isinstance(value, str) and value in kinds:
-        return LaneKind(value)
-    near = did_you_mean(value, kinds) if isinstance(value, str) else ""
-    faults.add(path, f"a lane's kind is one of {listed(kinds)}; found {shown(value)}{near}")
-    return LaneKind.MACHINE
-
-
-def _steps(
-    parts: dict[str, object],
-    document: object,
-    faults: Faults,
-    lanes: list[Lane] | None,
-    retry_keys: dict[str, float],
-) -> list[Step]:
-    entries = _entries(parts, document, faults, "sequence", MAX_STEPS) or []
-    lane_ids = None if lanes is None else {lane.id for lane in lanes}
-    drafts = [_draft(entry, ("sequence", index), faults) for index, entry in enumerate(entries)]
-    names = [draft.activity for draft in drafts if draft.activity is not None]
-    steps: list[Step] = []
-    earlier: dict[str, int] = {}
-    for index, draft in enumerate(drafts):
-        path: Path = ("sequence", index)
-        if draft.activity in earlier:
-            first = earlier[draft.activity] + 1
-            faults.add(draft.place, f"two steps have the activity {quote(draft.activity)}; the other is step {first}")
-        if draft.lane is not None and lane_ids is not None and draft.lane not in lane_ids:
-            faults.add(draft.lane_place, _undeclared(draft, sorted(lane_ids)))
-        when = _when(draft.keys, path, faults, tuple(earlier), [name for name in names if name not in earlier])
-        schema = _output_schema(draft.keys, path, faults)
-        policy = _retry_policy({**retry_keys, **_retry_keys(draft.keys, path, faults)})
-        if draft.activity is not None:
-            earlier.setdefault(draft.activity, index)
-            steps.append(Step(draft.activity, draft.lane or draft.activity, when, schema, policy))
-    return steps
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A step's names, read before the rest: a condition needs to know the names of the other steps."""
-
-    activity: str | None
-    lane: str | None
-    place: Path
-    lane_place: Path
-    keys: dict[str, object]
-
-
-def _draft(entry: object, path: Path, faults: Faults) -> _Draft:
-    if not isinstance(entry, dict):
-        name = faults.name(entry, path, "a step is a name or a mapping with an activity; its name")
-        return _Draft(name, name, path, path, {})
-    keys = faults.mapping(entry, path, "a step", STEP_KEYS) or {}
-    if "activity" not in keys and "lane" not in keys:
-        if len(keys) == len(entry):  # else a key that is unknown says enough
-            faults.add(path, 'a step needs the key "activity" or "lane"')
-        return _Draft(None, None, path, path, keys)
-    activity_place, lane_place = (*path, "activity"), (*path, "lane")
-    activity = faults.name(keys["activity"], activity_place, "a step's activity") if "activity" in keys else None
-    lane = faults.name(keys["lane"], lane_place, "a step's lane") if "lane" in keys else None
-    if "lane" not in keys:
-        return _Draft(activity, activity, activity_place, activity_place, keys)
-    if "activity" not in keys:
-        return _Draft(lane, lane, lane_place, lane_place, keys)
-    return _Draft(activity, lane, activity_place, lane_place, keys)
-
-
-def _undeclared(draft: _Draft, lane_ids: list[str]) -> str:
-    """Say that a step's lane is not declared."""
-    lane = draft.lane or ""
-    near = did_you_mean(lane, lane_ids) or f"; expected one of {listed(lane_ids)}"
-    if "activity" in draft.keys and "lane" not in draft.keys:
-        return f"the step names no lane, and lanes declares none of its activity's name, {quote(lane)}{near}"
-    return f"the lane {quote(lane)} is not declared in lanes{near}"
-
-
-def _when(
-    keys: dict[str, object], path: Path, faults: Faults, earlier: tuple[str, ...], later: list[str]
-) -> Condition | None:
-    if "when" not in keys:
-        return None
-    place, source = (*path, "when"), keys["when"]
-    if not isinstance(source, str):
-        faults.add(place, f"when is a CEL expression, written as text; found {shown(source)}")
-        return None
-    try:
-        return Condition(source, earlier, later=later)
-    except ConditionSyntaxError as error:
-        for offset, message in error.faults:
-            faults.add(place, f"when: {message}", offset=offset)
-    return None
-
-
-def _output_schema(keys: dict[str, object], path: Path, faults: Faults) -> OutputSchema | None:
-    if "output_schema" not in keys:
-        return None
-    try:
-        return OutputSchema(keys["output_schema"])
-    except SchemaError as error:
-        faults.add((*path, "output_schema", *error.path), f"output_schema: {error.message}")
-    return None
-
-
-def _retry_keys(keys: dict[str, object], path: Path, faults: Faults) -> dict[str, float]:
-    """Return the keys that a ``retry_policy`` gives, without those at fault."""
-    if "retry_policy" not in keys:
-        return {}
-    place = (*path, "retry_policy")
-    given = faults.mapping(keys["retry_policy"], place, "retry_policy", tuple(BOUNDS)) or {}
-    numbers: dict[str, float] = {}
-    for key, value in given.items():
-        number = faults.number(value, (*place, key), key, BOUNDS[key], whole=key == "attempts")
-        if number is not None:
-            numbers[key] = number
-    return numbers
-
-
-def _retry_policy(keys: dict[str, float]) -> RetryPolicy:
-    """Return the policy of the keys given. A wait beyond the default maximum raises that, unless it is given too."""
-    given = {key: float(value) for key, value in keys.items() if key != "attempts"}
-    longest = max(DEFAULT_POLICY.max_backoff_sec, given.get("backoff_sec", 0.0))
-    attempts = int(keys.get("attempts", DEFAULT_POLICY.attempts))
-    return RetryPolicy(attempts=attempts, **{"max_backoff_sec": longest, **given})

@@ -82,12 +82,14 @@ class Faults:
             self.add(path, f"{what} needs the key {quote(key)}")
         return False
 
-    def name(self, value: object, path: Path, what: str, *, length: int = NAME_LENGTH) -> str | None:
+    def name(
+        self, value: object, path: Path, what: str, *, length: int = NAME_LENGTH, on_key: bool = False
+    ) -> str | None:
         """Return a name or title; None, and a fault, when it is none."""
         problem = name_problem(value, length)
         if problem is None and isinstance(value, str):
             return value
-        self.add(path, f"{what} is {problem}")
+        self.add(path, f"{what} is {problem}", on_key=on_key)
         return None
 
     def number(

@@ -43,6 +43,8 @@ class Act(StrEnum):
     RELEASE = "released"
     REROUTE = "rerouted"
     RETRY = "retried"
+    SKIP = "skipped"
+    CANCEL = "cancelled"
     HEARTBEAT = "heartbeat"
 
 
@@ -59,6 +61,15 @@ TRANSITIONS: dict[Act, dict[TaskStatus, frozenset[TaskStatus]]] = {
         TaskStatus.FAILED: frozenset({TaskStatus.QUEUED}),
     },
     Act.RETRY: {TaskStatus.FAILED: frozenset({TaskStatus.QUEUED})},
+    Act.SKIP: {
+        TaskStatus.QUEUED: frozenset({TaskStatus.DONE}),
+        TaskStatus.RUNNING: frozenset({TaskStatus.DONE}),
+        TaskStatus.FAILED: frozenset({TaskStatus.DONE}),
+    },
+    Act.CANCEL: {
+        TaskStatus.QUEUED: frozenset({TaskStatus.CANCELLED}),
+        TaskStatus.RUNNING: frozenset({TaskStatus.CANCELLED}),
+    },
     Act.HEARTBEAT: {TaskStatus.RUNNING: frozenset({TaskStatus.RUNNING})},
 }
 """For each act, from which status to which. What is not here is refused with 409."""
@@ -75,6 +86,12 @@ class Job:
         hmac_key: the key of its digests in the ledger; None once it was destroyed.
         error: why it failed, for the people in the house; the ledger does not hold it.
         finished_at: since when it has been done, failed or cancelled; None while it is not.
+        parent_job: number of the job of which it is a step; None for one that was started from outside.
+        parent_path: where in that job the step is.
+        paused_at: since when it is paused; None while it is not.
+        paused_state: what it was before it was paused.
+        ending: how it will end once what was done is undone, as JSON; None while nothing is being undone.
+        restarts: how often it was set to run again from an earlier activity.
     """
 
     job_id: int
@@ -91,6 +108,12 @@ class Job:
     created_at: int
     updated_at: int
     finished_at: int | None = None
+    parent_job: int | None = None
+    parent_path: str | None = None
+    paused_at: int | None = None
+    paused_state: str | None = None
+    ending: str | None = None
+    restarts: int = 0
 
     @property
     def name(self) -> str:
@@ -109,7 +132,7 @@ class Task:
 
     Attributes:
         task_id: the number in ``TASK-<n>``.
-        position: index of the plan's step.
+        position: the number of the plan's step.
         ready: it may be handed out now; False while it waits for ``available_at``.
         attempt: number of the last hand-out; 0 before the first. Never reused.
         failures: attempts that failed or expired and still count for the retry policy.
@@ -119,6 +142,17 @@ class Task:
         error: what the last failed attempt said, for the people in the house.
         output_hmac: digest of the output of a done task, of the error of a failed attempt else.
         output: what a done task gave, canonical JSON.
+        branch: path of the run of steps that it belongs to; empty for the plan's sequence itself.
+        scope: path of the item whose outputs it sees and adds to; empty for those of the job.
+        superseded: the job was restarted before it, or a later round took its place: its output counts no more.
+        input: what the worker gets instead of the job's input, canonical JSON; None: the job's.
+        held_available_at: its true ``available_at`` while its job is paused; None while it is not.
+        closes_at: when the window ends in which it may be handed out; None: never.
+        batch_max: how many tasks the batch that it waits for holds at most; None: no batch, or one without a limit.
+        stalls_at: when it will have been queued for too long; None: never.
+        due_at: by when it should be done; None: no such time.
+        started_at: when its last attempt was handed out.
+        ended_at: when its last attempt ended.
     """
 
     task_id: int
@@ -144,6 +178,17 @@ class Task:
     output: str | None
     progress: float | None
     note: str | None
+    branch: str = ""
+    scope: str = ""
+    superseded: bool = False
+    input: str | None = None
+    held_available_at: int | None = None
+    closes_at: int | None = None
+    batch_max: int | None = None
+    stalls_at: int | None = None
+    due_at: int | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
 
     @property
     def name(self) -> str:

@@ -1,117 +1,94 @@
-"""Take a job on: to its next step, to its end, or to the condition that cannot be decided."""
+"""Take a job on: to its next steps, to its end, or to what it cannot go on without."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from pydantic_core import from_json
-
-from oms.domain.plan import Plan, Step
-from oms.domain.progress import Facts, Undecided, advance
-from oms.domain.task import Job, JobState, Task, TaskStatus
-from oms.sequencer.events import record_job, record_skipped, record_task
-from oms.storage.jobs import load_outputs, next_number
-from oms.storage.tasks import add_task
+from oms.domain import paths
+from oms.domain.errors import ConflictError
+from oms.domain.flow import Flow
+from oms.domain.flow_stop import check_may_reopen
+from oms.domain.plan import OnFailure
+from oms.domain.run import Failure
+from oms.domain.task import FINISHED, Job, JobState, Task
+from oms.sequencer.ground import Cause, JobGround
+from oms.sequencer.lanes import plan_of
+from oms.sequencer.pausing import in_the_way, resume_job
+from oms.storage.jobs import load_outputs
+from oms.storage.runs import runs_of
 from oms.storage.transaction import Transaction
 
 
-def plan_of(tx: Transaction, job: Job) -> Plan:
-    """Return the plan in the version that the job started with."""
-    return tx.plans.get(tx.connection, job.plan, job.plan_version)
+def flow_of(tx: Transaction, job: Job, cause: Cause | None = None) -> Flow:
+    """Return the flow of a locked job, for one change. ``cause``: who changes it, where it is not a worker."""
+    return Flow(plan_of(tx, job), JobGround(tx, job, cause, begin=begin))
 
 
-def prepare_to_go_on(tx: Transaction, jobs: Iterable[Job]) -> None:
-    """Read, in one statement, the outputs that the conditions ahead of ``jobs`` may name."""
-    load_outputs(tx, [job.job_id for job in jobs if plan_of(tx, job).conditions_after(job.position)])
+def begin(tx: Transaction, job: Job) -> None:
+    """Queue a new job's first steps."""
+    flow_of(tx, job).start()
 
 
-def go_on(tx: Transaction, job: Job) -> None:
-    """Queue the first step past the job's position that applies, or end the job.
+def prepare_to_go_on(tx: Transaction, tasks: Iterable[Task]) -> None:
+    """Read, in few statements for all, what the flow of these tasks' jobs will ask for: places, and outputs."""
+    scopes: set[tuple[int, str]] = set()
+    places: list[tuple[int, str]] = []
+    for task in tasks:
+        job = tx.jobs.get(task.job_id)
+        if job is None:
+            continue
+        plan = plan_of(tx, job)
+        if task.branch or plan.reads_after(job.position):
+            scopes.update((job.job_id, scope) for scope in paths.scopes_of(plan, task.scope))
+        if task.branch:
+            places.append((job.job_id, task.branch))
+    load_outputs(tx, scopes)
+    if places:
+        runs_of(tx).prefetch(places)
 
-    Skipped steps are recorded. A condition that cannot be decided fails the job, with an event that says which
-    expression and why; what it could not decide on stays in OMS, for it may be the citizen's.
+
+def go_on_after(tx: Transaction, job: Job, task: Task) -> None:
+    """Go on after a task that is done."""
+    flow_of(tx, job).task_done(task.branch)
+
+
+def give_up(tx: Transaction, job: Job, task: Task) -> None:
+    """Do what the plan says about a task that has failed for good."""
+    detail = {"error_type": task.error_type, "activity": task.activity, "task_id": task.name}
+    step = plan_of(tx, job).steps[task.position]
+    flow_of(tx, job).task_failed(task.branch, step, Failure(f"{task.activity}: {task.error}", detail))
+
+
+def check_may_go_on(tx: Transaction, job: Job, task: Task) -> None:
+    """Return if a job still stands at this failed task, and may go on from it.
+
+    Raises:
+        ConflictError: it has gone on without it, was cancelled, was stopped for another reason, or undone.
     """
-    plan = plan_of(tx, job)
-    facts = Facts(input={}, outputs={}, reference=job.reference)
-    if plan.conditions_after(job.position):
-        load_outputs(tx, [job.job_id])
-        facts = Facts(
-            input=from_json(job.input),
-            outputs={activity: from_json(output) for activity, output in tx.outputs[job.job_id].items()},
-            reference=job.reference,
+    if job.ending is not None:
+        raise ConflictError(
+            f"What {job.name} had done was undone when it came to its end; POST /jobs/{job.name}/restart runs it again."
         )
-    try:
-        ahead = advance(plan, after=job.position, facts=facts)
-    except Undecided as undecided:
-        for step in undecided.skipped:
-            record_skipped(tx, job, step)
-        job.position = undecided.index
-        fail_job(
-            tx,
-            job,
-            error=f"{undecided.step.activity}: when: {undecided.cause.source}: {undecided.cause.message}",
-            detail={
-                "error_type": "undecided_condition",
-                "activity": undecided.step.activity,
-                "when": undecided.cause.source,
-                "reason": undecided.cause.code,
-            },
-        )
-        return
-    for step in ahead.skipped:
-        record_skipped(tx, job, step)
-    job.position = ahead.index
-    if ahead.step is None:
-        job.state = JobState.DONE
-        record_job(tx, job, "done")
-    else:
-        _queue_step(tx, job, plan, ahead.step)
+    if task.superseded or job.state in FINISHED - {JobState.FAILED} or not _stands_at(tx, job, task):
+        raise ConflictError(f"{job.name} has gone on without {task.name}.")
+    if task.branch:
+        ground = JobGround(tx, job, begin=begin)
+        branch = ground.branch(task.branch)
+        assert branch is not None
+        check_may_reopen(ground, branch)
 
 
-def _queue_step(tx: Transaction, job: Job, plan: Plan, step: Step) -> None:
-    lane = plan.lane(step.lane)
-    assert lane is not None  # a plan whose step names an undeclared lane is refused at load
-    task = Task(
-        task_id=next_number(tx, "task"),
-        job_id=job.job_id,
-        position=job.position,
-        activity=step.activity,
-        lane=step.lane,
-        status=TaskStatus.QUEUED,
-        ready=True,
-        attempt=0,
-        failures=0,
-        token=None,
-        ended_by=None,
-        worker=None,
-        priority=job.priority,
-        lease_sec=lane.lease_sec,
-        created_at=tx.now_ms,
-        available_at=tx.now_ms,
-        lease_expires_at=None,
-        error=None,
-        error_type=None,
-        output_hmac=None,
-        output=None,
-        progress=None,
-        note=None,
-    )
-    add_task(tx, task)
-    record_task(tx, job, task, "queued", detail={"priority": task.priority})
+def reopen(tx: Transaction, job: Job, task: Task, cause: Cause) -> None:
+    """Let a job that failed, or waits, because of a task go on; after `check_may_go_on`, and what was done to it."""
+    if plan_of(tx, job).steps[task.position].on_failure is not OnFailure.PAUSE:
+        flow_of(tx, job, cause).reopen(task.branch)
+    elif job.state is JobState.PAUSED and not in_the_way(tx, job):
+        resume_job(tx, job, actor=cause.actor, detail={"by": cause.by})
 
 
-def fail_job(tx: Transaction, job: Job, *, error: str, detail: dict[str, Any]) -> None:
-    """End the job as failed. ``error`` stays in OMS; ``detail`` goes into the ledger."""
-    job.state = JobState.FAILED
-    job.error = error.replace("\0", "\N{REPLACEMENT CHARACTER}")  # it may quote a plan, and PostgreSQL holds no NUL
-    record_job(tx, job, "failed", detail=detail)
-
-
-def run_again(tx: Transaction, job: Job, *, by: str, actor: str | None, reason: str | None) -> None:
-    """Set a failed job running again, after its failed task was queued again."""
-    if job.state is not JobState.FAILED:
-        return
-    job.state = JobState.RUNNING
-    job.error = None
-    record_job(tx, job, "restarted", actor=actor, detail={"by": by, **({"reason": reason} if reason else {})})
+def _stands_at(tx: Transaction, job: Job, task: Task) -> bool:
+    if task.branch:
+        branch = runs_of(tx).branch(job.job_id, task.branch)
+        return branch is not None and branch.task_id == task.task_id
+    sequence = plan_of(tx, job).sequence
+    return job.position < len(sequence) and sequence[job.position] is plan_of(tx, job).steps[task.position]

@@ -9,8 +9,9 @@ from typing import Any
 from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import ConflictError, InvalidInputError, OmsError
 from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat, key_of
-from oms.sequencer.advance import go_on, plan_of, prepare_to_go_on
+from oms.sequencer.advance import go_on_after, prepare_to_go_on
 from oms.sequencer.events import record_task
+from oms.sequencer.lanes import plan_of
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
 from oms.storage.jobs import give_output
 from oms.storage.tasks import move_task
@@ -34,7 +35,7 @@ def complete(tx: Transaction, wishes: Sequence[Complete]) -> list[TaskAnswer | O
     The same again, by the attempt that completed it or without a token, gets the same answer and does nothing.
     """
     lock_wished(tx, wishes)
-    prepare_to_go_on(tx, tx.jobs.values())
+    prepare_to_go_on(tx, tx.tasks.values())
     answers: list[TaskAnswer | OmsError] = []
     for wish in wishes:
         try:
@@ -50,24 +51,30 @@ def _complete_one(tx: Transaction, wish: Complete) -> TaskAnswer:
     digest = keyed_digest(key_of(job), text)
     if is_repeat(Act.COMPLETE, task, wish.token, digest):
         return answer(task, job)
-    if task.status is TaskStatus.DONE and wish.token in (None, task.token):
+    if task.ended_by is Act.COMPLETE and task.status is TaskStatus.DONE and wish.token in (None, task.token):
         raise ConflictError(f"{task.name} is done already, with another output; the first one stands.")
     check_holder(Act.COMPLETE, task, wish.token)
-    _check_output(tx, task, job, wish.output)
+    check_output(tx, task, job, wish.output)
     task.ended_by = Act.COMPLETE
     task.output_hmac = digest
     task.lease_expires_at = None
+    task.ended_at = tx.now_ms
     task.error = task.error_type = None
     task.worker = wish.worker or task.worker
     give_output(tx, task, text)
     move_task(tx, task, TaskStatus.DONE)
     tx.trace = wish.trace
     record_task(tx, job, task, "done", worker=task.worker, actor=task.worker, detail={"output_hmac": digest})
-    go_on(tx, job)
+    go_on_after(tx, job, task)
     return answer(task, job)
 
 
-def _check_output(tx: Transaction, task: Task, job: Job, output: dict[str, Any]) -> None:
+def check_output(tx: Transaction, task: Task, job: Job, output: dict[str, Any]) -> None:
+    """Return if the output fits what the plan says about the activity.
+
+    Raises:
+        InvalidInputError: it does not; the task stays as it is.
+    """
     schema = plan_of(tx, job).steps[task.position].output_schema
     faults = () if schema is None else schema.faults(output)
     if faults:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from act.contract import Entity, encode_event
-from oms.domain.plan import Step
+from oms.domain.paths import entry_path
+from oms.domain.plan import Node, Step
+from oms.domain.run import Branch
 from oms.domain.task import Job, Task
 from oms.storage.outbox import add_event
 from oms.storage.transaction import Transaction
@@ -48,18 +50,20 @@ def record_job(
     _record(tx, job, entity="job", subject=job.name, status=status, actor=actor, detail=detail)
 
 
-def record_skipped(tx: Transaction, job: Job, step: Step) -> None:
-    """Record that a step was passed over because its ``when`` was false."""
-    when = None if step.when is None else step.when.source
+def record_skipped(tx: Transaction, job: Job, branch: Branch, node: Node) -> None:
+    """Record that an entry of a branch was passed over because its ``when`` was false."""
+    detail: dict[str, Any] = {"when": None if node.when is None else node.when.source}
+    if not (branch.is_sequence and isinstance(node, Step)):
+        detail["at"] = entry_path(branch.path, branch.position)
     _record(
         tx,
         job,
         entity="step",
         subject=job.name,
-        activity=step.activity,
-        lane=step.lane,
+        activity=node.activity if isinstance(node, Step) else getattr(node, "id", None),
+        lane=node.lane if isinstance(node, Step) else None,
         status="skipped",
-        detail={"when": when},
+        detail=detail,
     )
 
 

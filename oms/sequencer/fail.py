@@ -11,8 +11,10 @@ from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import OmsError
 from oms.domain.retry import retry_at_ms
 from oms.domain.task import Act, Job, Task, TaskStatus, check_holder, is_repeat, key_of
-from oms.sequencer.advance import fail_job, plan_of
+from oms.sequencer.advance import give_up
 from oms.sequencer.events import record_task
+from oms.sequencer.lanes import plan_of
+from oms.sequencer.place import give_place, shown_available_at
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
 from oms.storage.tasks import move_task
 from oms.storage.transaction import Transaction
@@ -81,6 +83,7 @@ def end_attempt(
     Records the attempt's one event (``detail.final`` true where it was the last), then what follows from it.
     """
     task.failures += 1
+    task.ended_at = tx.now_ms
     task.ended_by = how
     task.lease_expires_at = None
     policy = plan_of(tx, job).steps[task.position].retry_policy
@@ -93,15 +96,10 @@ def end_attempt(
     record_task(tx, job, task, how.value, worker=task.worker, actor=actor, detail={**detail, "final": final})
     if again_at is None:
         move_task(tx, task, TaskStatus.FAILED)
-        fail_job(
-            tx,
-            job,
-            error=f"{task.activity}: {task.error}",
-            detail={"error_type": task.error_type, "activity": task.activity, "task_id": task.name},
-        )
+        give_up(tx, job, task)
         return
     task.worker = None  # nobody has it now
-    task.available_at = again_at
-    task.ready = again_at <= tx.now_ms
+    give_place(tx, job, task, lane=task.lane, earliest_ms=again_at)
     move_task(tx, task, TaskStatus.QUEUED)
-    record_task(tx, job, task, "queued", detail={"available_at": format_time_ms(again_at), "priority": task.priority})
+    available_at = format_time_ms(shown_available_at(task))
+    record_task(tx, job, task, "queued", detail={"available_at": available_at, "priority": task.priority})

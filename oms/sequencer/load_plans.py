@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from oms.domain.errors import InvalidInputError, OmsError
 from oms.domain.plan import Plan
-from oms.storage.plans import put_plan, withdraw_missing
+from oms.domain.plan_links import called_plans, refused_for_cycles, shown_cycle
+from oms.storage.plans import in_force_of, put_plan, withdraw_missing
 from oms.storage.transaction import Transaction
 
 
@@ -36,11 +38,27 @@ class LoadedVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosesCycle:
+    """A plan that is refused because it and others would call each other in a circle.
+
+    Attributes:
+        file: its file.
+        id: its id; what was in force of it before still is.
+        circle: the ids on the way from it back to it.
+    """
+
+    file: str
+    id: str
+    circle: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedPlans:
-    """What is in force now, and which plans are so no more because their files are gone."""
+    """What is in force now, which plans are so no more because their files are gone, and which are refused."""
 
     loaded: list[LoadedVersion]
     withdrawn: list[str]
+    refused: list[ClosesCycle] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +72,39 @@ def load_plans(tx: Transaction, wishes: Sequence[LoadPlans]) -> list[LoadedPlans
     """Put the good plans of a folder in force.
 
     A refused file leaves its last good version in force; a file that is gone takes its plan out of force. Jobs run
-    to their end on the version they started with, whatever happens here.
+    to their end on the version they started with, whatever happens here. A plan that closes a circle of calls is
+    refused; one that calls a plan which is not there is not, for that one may come later.
     """
     answers = []
     for wish in wishes:
         withdrawn = _withdraw(tx, wish) if wish.is_whole else []
-        loaded = [LoadedVersion(id=plan.id, plan_version=put_plan(tx, plan, file=file)) for file, plan in wish.plans]
-        answers.append(LoadedPlans(loaded=loaded, withdrawn=withdrawn))
+        circles = _circles(tx, [plan for _file, plan in wish.plans])
+        loaded = [
+            LoadedVersion(id=plan.id, plan_version=put_plan(tx, plan, file=file))
+            for file, plan in wish.plans
+            if plan.id not in circles
+        ]
+        refused = [ClosesCycle(file, plan.id, circles[plan.id]) for file, plan in wish.plans if plan.id in circles]
+        answers.append(LoadedPlans(loaded=loaded, withdrawn=withdrawn, refused=refused))
     return answers
+
+
+def _circles(tx: Transaction, new: Sequence[Plan]) -> dict[str, list[str]]:
+    """Return the circle of each new plan that would close one.
+
+    What is in force is read from the new plans' calls on. Two towers that close one circle at the same moment do not
+    see each other; a job that calls a plan it is itself called by fails at that step.
+    """
+    known: dict[str, Plan] = {}
+    names = {name for plan in new for name in called_plans(plan)}
+    if not names:  # then no circle goes through a new plan
+        return {}
+    names |= {plan.id for plan in new}
+    while names:
+        found = [tx.plans.get(tx.connection, name, version) for name, version in in_force_of(tx, names).items()]
+        known |= {plan.id: plan for plan in found}
+        names = {name for plan in found for name in called_plans(plan)} - known.keys()
+    return refused_for_cycles(new, known)
 
 
 def _withdraw(tx: Transaction, wish: LoadPlans) -> list[str]:
@@ -72,6 +115,14 @@ def _withdraw(tx: Transaction, wish: LoadPlans) -> list[str]:
     )
 
 
-def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion]:
-    """Put each plan in force."""
-    return [LoadedVersion(id=wish.plan.id, plan_version=put_plan(tx, wish.plan, file=None)) for wish in wishes]
+def put_plans(tx: Transaction, wishes: Sequence[PutPlan]) -> list[LoadedVersion | OmsError]:
+    """Put each plan in force; one that closes a circle of calls is refused."""
+    answers: list[LoadedVersion | OmsError] = []
+    for wish in wishes:
+        circles = _circles(tx, [wish.plan])
+        if circles:
+            message = f"The plan {wish.plan.id!r} is refused: {shown_cycle(circles[wish.plan.id])}."
+            answers.append(InvalidInputError(message))
+        else:
+            answers.append(LoadedVersion(id=wish.plan.id, plan_version=put_plan(tx, wish.plan, file=None)))
+    return answers

@@ -10,9 +10,10 @@ from typing import Any
 import structlog
 
 from oms.domain.errors import Fault, InvalidInputError
+from oms.domain.plan_links import calls_of, shown_cycle
 from oms.sequencer.load_plans import LoadedVersion, LoadPlans, PutPlan, load_plans, put_plans
 from oms.sequencer.writer import Writer
-from oms.storage.plan_files import PlanFileError, read_folder, read_plan
+from oms.storage.plan_files import LoadedPlan, PlanFileError, PlanFileFault, read_folder, read_plan
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ async def reload_folder(writer: Writer, folder: Path) -> dict[str, Any]:
         ],
     )
     faults = [fault for refused in content.refused for fault in refused.faults]
+    by_file = {loaded.file: loaded for loaded in content.loaded}
+    faults += [_circle_fault(by_file[refused.file], refused.circle) for refused in loaded.refused]
     for fault in faults:
         log.error("plan_refused", fault=str(fault))
     for plan in loaded.withdrawn:
@@ -45,6 +48,12 @@ async def reload_folder(writer: Writer, folder: Path) -> dict[str, Any]:
         "refused": [asdict(fault) for fault in faults],
         "withdrawn": loaded.withdrawn,
     }
+
+
+def _circle_fault(loaded: LoadedPlan, circle: list[str]) -> PlanFileFault:
+    """Return the fault of a plan that closes a circle of calls, at the first of its calls on it."""
+    place = loaded.positions.of(calls_of(loaded.plan)[circle[1]])
+    return PlanFileFault(loaded.file, *place, shown_cycle(circle))
 
 
 async def put_plan_text(writer: Writer, text: bytes) -> LoadedVersion:

@@ -10,8 +10,11 @@ from typing import Any
 from pydantic_core import from_json
 
 from act.contract import format_time_ms
+from oms.domain.paths import scopes_of
 from oms.domain.task import Job, JobState, Task
 from oms.sequencer.events import record_task
+from oms.sequencer.ground import visible_outputs
+from oms.sequencer.lanes import plan_of
 from oms.storage.jobs import load_outputs, lock_jobs
 from oms.storage.tasks import claim_tasks, wake_due
 from oms.storage.transaction import Change, Transaction
@@ -59,8 +62,13 @@ def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
     }
     job_ids = sorted({task.job_id for tasks in claimed.values() for task in tasks})
     lock_jobs(tx, job_ids)
-    load_outputs(tx, job_ids)
+    tasks = [task for claimed_here in claimed.values() for task in claimed_here]
+    load_outputs(tx, {(task.job_id, scope) for task in tasks for scope in _scopes(tx, task)})
     return [[_hand_out(tx, task, wish) for task in _take(claimed[wish.lane], wish.limit)] for wish in wishes]
+
+
+def _scopes(tx: Transaction, task: Task) -> tuple[str, ...]:
+    return scopes_of(plan_of(tx, tx.jobs[task.job_id]), task.scope) if task.scope else ("",)
 
 
 def _take(tasks: deque[Task], limit: int) -> list[Task]:
@@ -85,7 +93,6 @@ def _hand_out(tx: Transaction, task: Task, wish: Pull) -> LeasedTask:
 
 def _leased(tx: Transaction, task: Task, job: Job, expires_at: str) -> LeasedTask:
     assert task.token is not None
-    outputs = {activity: from_json(output) for activity, output in tx.outputs[job.job_id].items()}
     return LeasedTask(
         task_id=task.name,
         job_id=job.name,
@@ -96,6 +103,9 @@ def _leased(tx: Transaction, task: Task, job: Job, expires_at: str) -> LeasedTas
         attempt=task.attempt,
         token=task.token,
         priority=task.priority,
-        payload={"input": from_json(job.input), "outputs": outputs},
+        payload={
+            "input": from_json(job.input if task.input is None else task.input),
+            "outputs": visible_outputs(tx, job, task.scope),
+        },
         lease_expires_at=expires_at,
     )

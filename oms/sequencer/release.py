@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from oms.domain.errors import OmsError
 from oms.domain.task import Act, TaskStatus, check_holder, is_repeat
 from oms.sequencer.events import record_task
+from oms.sequencer.place import give_place
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
 from oms.storage.tasks import move_task
 from oms.storage.transaction import Transaction
@@ -43,7 +44,7 @@ def _release_one(tx: Transaction, wish: Release) -> TaskAnswer:
     task.ended_by = Act.RELEASE
     task.output_hmac = None
     task.lease_expires_at = None
-    task.ready = True
+    give_place(tx, job, task, lane=task.lane, earliest_ms=task.available_at)
     tx.trace = wish.trace
     record_task(
         tx,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.errors import InvalidInputError, OmsError
-from oms.domain.task import Act, Job, Task, TaskStatus, check_allowed, key_of
-from oms.sequencer.advance import plan_of, run_again
+from oms.domain.task import Act, TaskStatus, check_allowed, key_of
+from oms.sequencer.advance import check_may_go_on, reopen
 from oms.sequencer.events import record_task
+from oms.sequencer.ground import Cause
 from oms.sequencer.retry import queue_afresh
 from oms.sequencer.wishes import lock_wished, wished_task
 from oms.storage.plans import compiled_in_force
@@ -64,16 +65,18 @@ def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
     task, job = wished_task(tx, wish.task_id)
     check_allowed(Act.REROUTE, task)
     key_of(job)  # without its data it cannot run again
+    was_failed = task.status is TaskStatus.FAILED
+    if was_failed:
+        check_may_go_on(tx, job, task)
     warning = _warning(wish.new_lane, known)
     if warning is not None and wish.strict:
         raise InvalidInputError(warning)
-    from_lane, holder, failures, was_failed = task.lane, task.worker, task.failures, task.status is TaskStatus.FAILED
-    queue_afresh(tx, task)
+    from_lane, holder, failures = task.lane, task.worker, task.failures
+    queue_afresh(tx, job, task, lane=wish.new_lane)
     if not was_failed:
         task.failures = failures
     task.ended_by = Act.REROUTE
     task.priority = task.priority if wish.priority is None else wish.priority
-    task.lease_sec = _lease_sec(tx, task, job, wish.new_lane)
     move_task(tx, task, TaskStatus.QUEUED, lane=wish.new_lane)
     tx.trace = wish.trace
     record_task(
@@ -90,16 +93,9 @@ def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
             "priority": task.priority,
         },
     )
-    run_again(tx, job, by="reroute", actor=wish.actor, reason=wish.reason)
+    if was_failed:
+        reopen(tx, job, task, Cause("reroute", wish.actor, wish.reason))
     return Rerouted(task_id=task.name, lane=task.lane, status=task.status, warning=warning)
-
-
-def _lease_sec(tx: Transaction, task: Task, job: Job, lane: str) -> int:
-    """Return the lease of the new lane; the plan's lane for the activity lends its own to one it does not know."""
-    plan = plan_of(tx, job)
-    declared = plan.lane(lane) or plan.lane(plan.steps[task.position].lane)
-    assert declared is not None
-    return declared.lease_sec
 
 
 def _known_lanes(tx: Transaction) -> set[str]:

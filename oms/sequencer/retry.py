@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.errors import OmsError
-from oms.domain.task import Act, Task, TaskStatus, check_allowed, key_of
-from oms.sequencer.advance import run_again
+from oms.domain.task import Act, Job, Task, TaskStatus, check_allowed, key_of
+from oms.sequencer.advance import check_may_go_on, reopen
 from oms.sequencer.events import record_task
+from oms.sequencer.ground import Cause
+from oms.sequencer.place import give_place
 from oms.sequencer.wishes import TaskAnswer, answer, lock_wished, wished_task
 from oms.storage.tasks import move_task
 from oms.storage.transaction import Transaction
@@ -33,10 +35,11 @@ def retry(tx: Transaction, wishes: Sequence[Retry]) -> list[TaskAnswer | OmsErro
             task, job = wished_task(tx, wish.task_id)
             check_allowed(Act.RETRY, task)
             key_of(job)  # without its data it cannot run again
+            check_may_go_on(tx, job, task)
         except OmsError as error:
             answers.append(error)
             continue
-        queue_afresh(tx, task)
+        queue_afresh(tx, job, task, lane=task.lane)
         task.ended_by = Act.RETRY
         move_task(tx, task, TaskStatus.QUEUED)
         tx.trace = wish.trace
@@ -44,16 +47,15 @@ def retry(tx: Transaction, wishes: Sequence[Retry]) -> list[TaskAnswer | OmsErro
         record_task(
             tx, job, task, "queued", actor=wish.actor, detail={"by": "retry", "priority": task.priority, **reason}
         )
-        run_again(tx, job, by="retry", actor=wish.actor, reason=wish.reason)
+        reopen(tx, job, task, Cause("retry", wish.actor, wish.reason))
         answers.append(answer(task, job))
     return answers
 
 
-def queue_afresh(tx: Transaction, task: Task) -> None:
-    """Put a task at the end of its lane now, with all its attempts before it and nobody holding it."""
+def queue_afresh(tx: Transaction, job: Job, task: Task, *, lane: str) -> None:
+    """Put a task at the end of a lane now, with all its attempts before it and nobody holding it."""
+    give_place(tx, job, task, lane=lane, earliest_ms=tx.now_ms)
     task.failures = 0
-    task.ready = True
-    task.available_at = tx.now_ms
     task.lease_expires_at = None
     task.output_hmac = None
     task.worker = None

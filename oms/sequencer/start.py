@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oms.domain.digest import canonical_json, keyed_digest
-from oms.domain.errors import ConflictError, NotFoundError, OmsError
-from oms.domain.task import Job, JobState, key_of
-from oms.sequencer.advance import go_on
-from oms.sequencer.events import record_job
-from oms.storage.jobs import add_job, find_jobs, next_number
+from oms.domain.digest import canonical_json
+from oms.domain.errors import ConflictError, InvalidInputError, NotFoundError, OmsError
+from oms.domain.task import Job, key_of
+from oms.sequencer.advance import begin
+from oms.sequencer.new_job import new_job
+from oms.storage.jobs import find_jobs
 from oms.storage.plans import in_force, in_force_of
 from oms.storage.transaction import Transaction
-
-HMAC_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +69,28 @@ def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: di
     if wish.plan not in versions:
         raise NotFoundError(_no_plan(tx, wish.plan))
     tx.trace = wish.trace
-    job = Job(
-        job_id=next_number(tx, "job"),
+    version = versions[wish.plan]
+    _check_input(tx, wish, version)
+    job = new_job(
+        tx,
         plan=wish.plan,
-        plan_version=versions[wish.plan],
+        plan_version=version,
         reference=wish.reference,
-        state=JobState.QUEUED,
+        input_json=text,
         priority=wish.priority,
-        input=text,
-        position=-1,
-        seq=0,
-        hmac_key=tx.random_bytes(HMAC_KEY_BYTES),
-        error=None,
-        created_at=tx.now_ms,
-        updated_at=tx.now_ms,
     )
-    add_job(tx, job)
     found[wish.plan, wish.reference] = job
-    assert job.hmac_key is not None
-    record_job(tx, job, "queued", detail={"priority": job.priority, "input_hmac": keyed_digest(job.hmac_key, text)})
-    go_on(tx, job)
+    begin(tx, job)
     return _answer(job, created=True)
+
+
+def _check_input(tx: Transaction, wish: Start, version: int) -> None:
+    schema = tx.plans.get(tx.connection, wish.plan, version).input_schema
+    faults = () if schema is None else schema.faults(wish.input)
+    if faults:
+        raise InvalidInputError(
+            f"The input does not fit the input_schema of plan {wish.plan!r}: {faults[0].msg}.", faults=faults
+        )
 
 
 def _answer(job: Job, *, created: bool) -> Started:

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from act.contract import format_time_ms
 from oms.domain.task import Act
 from oms.sequencer.fail import end_attempt
+from oms.sequencer.timers import fire_timers
 from oms.storage.jobs import lock_jobs
 from oms.storage.tasks import expired_tasks, next_due_ms, wake_due
+from oms.storage.timers import next_timer_ms
 from oms.storage.transaction import Transaction
 
 BATCH = 500
+MAX_FIRED = 100
+"""Each may begin many tasks."""
 SWEEPER = "oms"
 
 
@@ -31,10 +35,12 @@ class Swept:
 
     Attributes:
         expired: attempts that were taken back.
+        fired: timers that were due in jobs.
         next_due_ms: when something will be due again; None when nothing will.
     """
 
     expired: int
+    fired: int
     next_due_ms: int | None
 
 
@@ -59,6 +65,11 @@ def sweep(tx: Transaction, wishes: Sequence[Sweep]) -> list[Swept]:
             actor=SWEEPER,
             detail={"lease_expires_at": lease_ended_at},
         )
+    fired = fire_timers(tx, limit=MAX_FIRED)
     tx.flush()
-    swept = Swept(expired=len(expired), next_due_ms=next_due_ms(tx))
+    swept = Swept(expired=len(expired), fired=fired, next_due_ms=_earliest(next_due_ms(tx), next_timer_ms(tx)))
     return [swept] * len(wishes)
+
+
+def _earliest(*moments: int | None) -> int | None:
+    return min((moment for moment in moments if moment is not None), default=None)

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, func, select
 from act.contract import format_time_ms
 from oms.domain.errors import NotFoundError
 from oms.domain.task import Job, Task
+from oms.sequencer.block_views import outputs_of_blocks, running_blocks
+from oms.sequencer.place import shown_available_at
 from oms.sequencer.reroute import LANE_IS_ALIVE_SEC
 from oms.sequencer.wishes import no_job, number_of
 from oms.storage.jobs import job_of_row
@@ -40,7 +42,15 @@ def job_view(connection: Connection, job_id: str) -> dict[str, Any]:
         **job_fields(job),
         "input": from_json(job.input),
         "tasks": [task_fields(task, job.plan) for task in its_tasks],
-        "outputs": {task.activity: from_json(task.output) for task in its_tasks if task.output is not None},
+        "outputs": {
+            **{
+                task.activity: from_json(task.output)
+                for task in its_tasks
+                if task.output is not None and not task.scope and not task.superseded
+            },
+            **outputs_of_blocks(connection, job.job_id),
+        },
+        "blocks": running_blocks(connection, job.job_id),
     }
 
 
@@ -122,6 +132,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "priority": job.priority,
         "error": job.error,
         "erased": job.is_erased,
+        "parent": None if job.parent_job is None else f"JOB-{job.parent_job}",
         "created_at": format_time_ms(job.created_at),
         "updated_at": format_time_ms(job.updated_at),
     }
@@ -134,13 +145,14 @@ def task_fields(task: Task, plan: str) -> dict[str, Any]:
         "job_id": f"JOB-{task.job_id}",
         "plan": plan,
         "activity": task.activity,
+        "branch": task.branch or None,
         "lane": task.lane,
         "status": task.status,
         "attempt": task.attempt,
         "priority": task.priority,
         "worker": task.worker,
         "created_at": format_time_ms(task.created_at),
-        "available_at": format_time_ms(task.available_at),
+        "available_at": format_time_ms(shown_available_at(task)),
         "lease_expires_at": None if task.lease_expires_at is None else format_time_ms(task.lease_expires_at),
         "error": None if task.error is None else {"type": task.error_type, "message": task.error},
         "progress": task.progress,

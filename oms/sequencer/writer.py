@@ -76,11 +76,13 @@ class Writer:
         now_ms: Callable[[], int] | None = None,
         on_recorded: Callable[[], None],
         on_ready: Callable[[Mapping[str, int]], None] | None = None,
+        on_due: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._now_ms = now_ms
         self._on_recorded = on_recorded
         self._on_ready = on_ready
+        self._on_due = on_due
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting = Waiting()
         self._seen: dict[tuple[str, str], int] = {}
@@ -278,6 +280,9 @@ class Writer:
         if left_ready and self._store.is_shared:
             self.wake(left_ready)  # who parked since `waited` was taken, saw nothing of this transaction
         self._tell(self._park(answers, turn=turn, contended=tx.contended), recorded=tx.recorded, left_ready=left_ready)
+        if tx.due_now and self._on_due is not None:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._on_due)
 
     def _park(self, answers: Answers, *, turn: int, contended: set[str]) -> Answers:
         """Let the pulls that got nothing wait, those that have waited at their old place; return all other answers.

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, select
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Job, JobState, Task
+from oms.storage.runs import runs_of
 from oms.storage.tables import jobs, tasks
 from oms.storage.transaction import Transaction, in_list, in_rows
 
@@ -29,11 +30,16 @@ _LOCK_OF_TASKS = Prepared(
 )
 _KNOWN = Prepared(select(jobs.c.job_id).where(in_list(jobs.c.job_id, bindparam("ids"))), ["ids"])
 _BY_REFERENCE = Prepared(select(jobs).where(in_list(jobs.c.reference, bindparam("references"))), ["references"])
+_PARENT = Prepared(select(jobs.c.parent_job).where(jobs.c.job_id == bindparam("this_job")), ["this_job"])
+_PEEK = Prepared(select(jobs).where(jobs.c.job_id == bindparam("this_job")), ["this_job"])
 _OUTPUTS = Prepared(
-    select(tasks.c.task_id, tasks.c.job_id, tasks.c.activity, tasks.c.output).where(
-        in_list(tasks.c.job_id, bindparam("ids")), tasks.c.output.is_not(None)
+    select(tasks.c.task_id, tasks.c.job_id, tasks.c.scope, tasks.c.activity, tasks.c.output).where(
+        in_list(tasks.c.job_id, bindparam("ids")),
+        in_list(tasks.c.scope, bindparam("scopes")),
+        tasks.c.output.is_not(None),
+        ~tasks.c.superseded,
     ),
-    ["ids"],
+    ["ids", "scopes"],
 )
 
 
@@ -87,27 +93,76 @@ def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str
     return found
 
 
+def parent_of(tx: Transaction, job_id: int) -> int | None:
+    """Return the number of the job of which this one is a step; None where it is none, or is gone."""
+    known = tx.jobs.get(job_id)
+    if known is not None:
+        return known.parent_job
+    rows = _PARENT.rows(tx.connection, job_id)
+    return rows[0][0] if rows else None
+
+
+def peek_job(tx: Transaction, job_id: int) -> Job | None:
+    """Return a job as it stands, without locking it; None where it is gone."""
+    known = tx.jobs.get(job_id)
+    if known is not None:
+        return known
+    rows = _PEEK.rows(tx.connection, job_id)
+    return job_of_row(rows[0]) if rows else None
+
+
 def add_job(tx: Transaction, job: Job) -> None:
     """Insert ``job`` at the flush."""
     tx.jobs[job.job_id] = tx.new_jobs[job.job_id] = job
-    tx.outputs[job.job_id] = {}
+    tx.outputs[job.job_id, ""] = {}
 
 
-def load_outputs(tx: Transaction, ids: Iterable[int]) -> None:
-    """Read the outputs of jobs into ``tx.outputs``."""
-    missing = [number for number in ids if number not in tx.outputs]
+def load_outputs(tx: Transaction, wanted: Iterable[tuple[int, str]]) -> None:
+    """Read the outputs of jobs that are locked, and of items in them, into ``tx.outputs``: by job and scope."""
+    missing = {key for key in wanted if key not in tx.outputs}
     if not missing:
         return
     tx.flush_tasks()  # what was given in this transaction counts, too
-    tx.outputs.update((number, {}) for number in missing)
-    rows = _OUTPUTS.rows(tx.connection, tx.dialect.list_parameter(missing))
+    tx.outputs.update((key, {}) for key in missing)
+    ids, scopes = sorted({job_id for job_id, _ in missing}), sorted({scope for _, scope in missing})
+    list_of = tx.dialect.list_parameter
     # By the task's number: of an activity that was done more than once, the newest counts.
-    for _task_id, job_id, activity, output in sorted(rows):
-        tx.outputs[job_id][activity] = output
+    for _task_id, job_id, scope, activity, output in sorted(
+        _OUTPUTS.rows(tx.connection, list_of(ids), list_of(scopes))
+    ):
+        if (job_id, scope) in missing:
+            tx.outputs[job_id, scope][activity] = output
+    with_blocks = [job_id for job_id in ids if not _is_flat(tx, tx.jobs[job_id])]
+    if with_blocks:
+        for job_id, scope, name, output in runs_of(tx).outputs(with_blocks, scopes):
+            if (job_id, scope) in missing:
+                tx.outputs[job_id, scope][name] = output
 
 
 def give_output(tx: Transaction, task: Task, output: str) -> None:
     """Set what a task gave, as canonical JSON; it is written with the task's change."""
     task.output = output
-    if task.job_id in tx.outputs:
-        tx.outputs[task.job_id][task.activity] = output
+    known = tx.outputs.get((task.job_id, task.scope))
+    if known is not None:
+        known[task.activity] = output
+
+
+def _is_flat(tx: Transaction, job: Job) -> bool:
+    return tx.plans.get(tx.connection, job.plan, job.plan_version).is_flat
+
+
+def forget_outputs(tx: Transaction, job_id: int) -> None:
+    """Read a job's outputs anew when they are asked for: which of them count has changed."""
+    for key in [key for key in tx.outputs if key[0] == job_id]:
+        del tx.outputs[key]
+
+
+def peek_outputs(tx: Transaction, job: Job) -> dict[str, str]:
+    """Return a job's own outputs as they stand, canonical JSON by name; the job need not be locked."""
+    tx.flush_tasks()
+    list_of = tx.dialect.list_parameter
+    rows = sorted(_OUTPUTS.rows(tx.connection, list_of([job.job_id]), list_of([""])))
+    outputs = {activity: output for _task_id, _job_id, _scope, activity, output in rows}
+    if not _is_flat(tx, job):
+        outputs.update((name, output) for _, _, name, output in runs_of(tx).outputs([job.job_id], [""]))
+    return outputs

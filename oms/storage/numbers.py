@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, false, func, select, text, update
 
-from oms.storage.tables import NUMBERS, outbox, sequences
+from oms.storage.tables import NUMBERS, outbox, sequences, signals, timers
 
 _EVENTS = "event"
 """Beside jobs' and tasks' numbers, the outbox's own ids."""
+_COUNTED = (signals, timers)
+"""Tables that number their rows, too. What left them is named nowhere, so that they go on from what is there."""
 
 
 def last_numbers(connection: Connection) -> dict[str, int]:
@@ -38,6 +40,9 @@ def set_last_numbers(connection: Connection, numbers: Mapping[str, int]) -> None
     for name, sequence in _sequences(connection).items():
         # A sequence cannot stand at 0: that nothing was given yet is said apart.
         connection.execute(select(func.setval(sequence, max(1, numbers[name]), numbers[name] > 0)))
+    for table in _COUNTED:
+        last = select(func.coalesce(func.max(table.c.id), 0) + 1).scalar_subquery()
+        connection.execute(select(func.setval(func.pg_get_serial_sequence(table.name, "id"), last, false())))
 
 
 def _sequences(connection: Connection) -> dict[str, str]:

@@ -8,7 +8,8 @@ from collections import OrderedDict
 from pydantic_core import from_json
 from sqlalchemy import Connection, bindparam, select
 
-from oms.domain.plan import Plan, parse_plan
+from oms.domain.plan import Plan
+from oms.domain.plan_reader import parse_plan
 from oms.storage.tables import plans
 
 MAX_COMPILED_PLANS = 2_000

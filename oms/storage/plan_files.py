@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oms.domain.naming import quote
-from oms.domain.plan import Plan, PlanError, parse_plan
-from oms.domain.plan_faults import plan_id_of
+from oms.domain.plan import Plan
+from oms.domain.plan_faults import PlanError, plan_id_of
+from oms.domain.plan_reader import parse_plan
 from oms.storage.yaml_document import MAX_BYTES, DocumentError, Positions, compose, load_document
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "load_document",
     "plan_file_schema",
     "read_folder",
+    "read_placed_plan",
     "read_plan",
 ]
 
@@ -63,10 +65,11 @@ class PlanFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlan:
-    """A plan and the name of the file that it is from."""
+    """A plan, the name of the file that it is from, and where its values stand there."""
 
     file: str
     plan: Plan
+    positions: Positions = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def read_plan(text: str | bytes, *, file: str) -> Plan:
     Raises:
         PlanFileError: with every fault found.
     """
-    return _read(text, file)[0]
+    return read_placed_plan(text, file=file)[0]
 
 
 def read_folder(folder: Path) -> PlanFolder:
@@ -130,7 +133,7 @@ def read_folder(folder: Path) -> PlanFolder:
         try:
             with (folder / name).open("rb") as stream:
                 content = stream.read(MAX_BYTES + 1)
-            plan, positions = _read(content, name)
+            plan, positions = read_placed_plan(content, file=name)
         except OSError as error:
             refused.append(_unreadable(name, error))
         except PlanFileError as error:
@@ -140,7 +143,7 @@ def read_folder(folder: Path) -> PlanFolder:
         else:
             owner = owners.setdefault(plan.id, name)
             if owner == name:
-                loaded.append(LoadedPlan(name, plan))
+                loaded.append(LoadedPlan(name, plan, positions))
             else:
                 detail = f"the plan {quote(plan.id)} is already in {owner}; a plan has one file"
                 refused.append(RefusedFile(name, plan.id, (PlanFileFault(name, *positions.of(("id",)), detail),)))
@@ -157,8 +160,8 @@ def plan_file_schema() -> dict[str, Any]:
     return schema
 
 
-def _read(text: str | bytes, file: str) -> tuple[Plan, Positions]:
-    """Return a file's plan, and where its values stand.
+def read_placed_plan(text: str | bytes, *, file: str) -> tuple[Plan, Positions]:
+    """Do the same as ``read_plan``, and return also where the values of the file stand.
 
     Raises:
         PlanFileError: with every fault found.

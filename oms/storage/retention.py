@@ -14,7 +14,19 @@ from sqlalchemy import bindparam, delete, exists, func, literal_column, select, 
 
 from hmskit.prepared import Prepared
 from oms.domain.task import FINISHED
-from oms.storage.tables import LIVE, jobs, lane_counts, outbox, stopped_streams, tasks, workers
+from oms.storage.tables import (
+    LIVE,
+    blocks,
+    branches,
+    jobs,
+    lane_counts,
+    outbox,
+    signals,
+    stopped_streams,
+    tasks,
+    timers,
+    workers,
+)
 from oms.storage.transaction import Transaction, in_list
 
 _FINISHED = Prepared(
@@ -38,6 +50,10 @@ _STOPPED = Prepared(
 )
 _DELETE_EVENTS = Prepared(delete(outbox).where(in_list(outbox.c.stream, bindparam("streams"))), ["streams"])
 _DELETE_TASKS = Prepared(delete(tasks).where(in_list(tasks.c.job_id, bindparam("ids"))), ["ids"])
+_DELETE_OF_JOBS = [
+    Prepared(delete(table).where(in_list(table.c.job_id, bindparam("ids"))), ["ids"])
+    for table in (branches, blocks, signals, timers)
+]
 _DELETE_JOBS = Prepared(delete(jobs).where(in_list(jobs.c.job_id, bindparam("ids"))), ["ids"])
 
 _UNSEEN = Prepared(
@@ -127,7 +143,8 @@ def delete_jobs(tx: Transaction, ids: Sequence[int]) -> None:
     """Delete locked, finished jobs with their tasks and events. No live task goes, so that no count changes."""
     numbers = tx.dialect.list_parameter(list(ids))
     _DELETE_EVENTS.many(tx.connection, [(tx.dialect.list_parameter([f"JOB-{number}" for number in ids]),)])
-    _DELETE_TASKS.many(tx.connection, [(numbers,)])
+    for statement in (*_DELETE_OF_JOBS, _DELETE_TASKS):
+        statement.many(tx.connection, [(numbers,)])
     _DELETE_JOBS.many(tx.connection, [(numbers,)])
 
 

@@ -70,6 +70,7 @@ def claim(*, random_text: str) -> Prepared:
             worker=null(),
             progress=null(),
             note=null(),
+            started_at=bindparam("now", type_=BigInteger()),
             lease_expires_at=bindparam("now", type_=BigInteger()) + lease_ms,
         )
         .returning(*tasks.c),

@@ -16,10 +16,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The newest migration; a test holds it against the folder."""
 
 metadata = MetaData()
@@ -44,6 +45,12 @@ jobs = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
+    Column("parent_job", BigInteger),
+    Column("parent_path", String(255)),
+    Column("paused_at", BigInteger),
+    Column("paused_state", String(12)),
+    Column("ending", Text),
+    Column("restarts", Integer, nullable=False, server_default=text("0")),
     # The reference leads: it is asked for alone, too.
     Index("ux_jobs_reference_plan", "reference", "plan", unique=True),
     Index("ix_jobs_plan", "plan", "job_id"),
@@ -53,6 +60,8 @@ FINISHED = text("finished_at IS NOT NULL")
 # Not on updated_at, which every event changes: PostgreSQL would then write all indexes of the row anew each time, and
 # a third fewer changes a second get through. This one is written when a job ends.
 Index("ix_jobs_finished", jobs.c.finished_at, jobs.c.job_id, sqlite_where=FINISHED, postgresql_where=FINISHED)
+CHILDREN = text("parent_job IS NOT NULL")
+Index("ix_jobs_parent", jobs.c.parent_job, sqlite_where=CHILDREN, postgresql_where=CHILDREN)
 
 tasks = Table(
     "tasks",
@@ -80,6 +89,17 @@ tasks = Table(
     Column("output", Text),
     Column("progress", Float),
     Column("note", String(500)),
+    Column("branch", String(255), nullable=False, server_default=text("''")),
+    Column("scope", String(255), nullable=False, server_default=text("''")),
+    Column("superseded", Boolean, nullable=False, server_default=false()),
+    Column("input", Text),
+    Column("held_available_at", BigInteger),
+    Column("closes_at", BigInteger),
+    Column("batch_max", Integer),
+    Column("stalls_at", BigInteger),
+    Column("due_at", BigInteger),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
 )
 
 LIVE = text("status <> 'done'")
@@ -99,9 +119,134 @@ Index(
 )
 Index("ix_tasks_waiting", tasks.c.available_at, sqlite_where=WAITING, postgresql_where=WAITING)
 Index("ix_tasks_leases", tasks.c.lease_expires_at, sqlite_where=RUNNING, postgresql_where=RUNNING)
-Index("ix_tasks_job", tasks.c.job_id)
+Index("ix_tasks_job", tasks.c.job_id, tasks.c.scope)
 # Lists of what is not done; what is done leaves this index, so that a task's last write is a cheap one.
 Index("ix_tasks_live", tasks.c.lane, tasks.c.status, tasks.c.task_id, sqlite_where=LIVE, postgresql_where=LIVE)
+
+# Only tasks of lanes with hours, batches or a limit on waiting are in these.
+CLOSING = text("status = 'queued' AND ready AND closes_at IS NOT NULL")
+BATCHED = text("status = 'queued' AND NOT ready AND batch_max IS NOT NULL")
+STALLING = text("status = 'queued' AND stalls_at IS NOT NULL")
+Index("ix_tasks_closing", tasks.c.closes_at, sqlite_where=CLOSING, postgresql_where=CLOSING)
+Index("ix_tasks_batched", tasks.c.available_at, sqlite_where=BATCHED, postgresql_where=BATCHED)
+Index("ix_tasks_stalling", tasks.c.stalls_at, sqlite_where=STALLING, postgresql_where=STALLING)
+
+branches = Table(
+    "branches",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("path", String(255), primary_key=True),
+    Column("block", String(255), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("scope", String(255), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("task_id", BigInteger),
+    Column("item", Text),
+    Column("output", Text),
+    Index("ix_branches_block", "job_id", "block", "state", "number"),
+)
+"""Where a running job stands inside its blocks: a row for each run of a list of steps. The sequence itself has none."""
+
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("path", String(255), primary_key=True),
+    Column("scope", String(255), nullable=False),
+    Column("kind", String(12), nullable=False),
+    Column("name", String(100)),
+    Column("state", String(12), nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("wanted", Integer, nullable=False),
+    Column("begun", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("due_at", BigInteger),
+    Column("signal", String(100)),
+    Column("child_job", BigInteger),
+    Column("output", Text),
+)
+"""The blocks of a running job: a row for each that has begun; one that is done stays where its output has a name."""
+SIGNALLED = text("signal IS NOT NULL")
+Index("ix_blocks_signal", blocks.c.job_id, blocks.c.signal, sqlite_where=SIGNALLED, postgresql_where=SIGNALLED)
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("job_id", BigInteger, nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("signal_id", String(200)),
+    Column("data", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_by", String(255)),
+    UniqueConstraint("job_id", "signal_id", name="ux_signals_id"),
+    Index("ix_signals_job", "job_id", "name", "id"),
+)
+"""What came for a job from outside; ``used_by`` is the path of the wait that it served."""
+
+timers = Table(
+    "timers",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("due_at", BigInteger, nullable=False),
+    Column("job_id", BigInteger, nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("kind", String(12), nullable=False),
+    Index("ix_timers_due", "due_at", "id"),
+    Index("ix_timers_job", "job_id", "path"),
+)
+"""What is to be done for a job, and when. A row goes in the transaction that does it: so it is done once."""
+
+lane_controls = Table(
+    "lane_controls",
+    metadata,
+    Column("lane", String(100), primary_key=True),
+    Column("paused_at", BigInteger),
+    Column("seq", Integer, nullable=False),
+    Column("max_running", Integer),
+    Column("rate_tasks", Integer),
+    Column("rate_per_sec", Integer),
+)
+"""Lanes that are paused or capped, and those that ever were paused: ``seq`` counts the events of the lane's stream."""
+
+hand_outs = Table(
+    "hand_outs",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("lane", String(100), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_hand_outs_lane", "lane", "at"),
+)
+"""When tasks of lanes with a rate were handed out, for as long as that counts."""
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("plan", String(100), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("cron", String(200), nullable=False),
+    Column("timezone", String(64), nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Index("ix_schedules_next", "next_at"),
+)
+"""When the schedules of the plans in force fire next; ``number`` is the place in the plan's list."""
+
+durations = Table(
+    "durations",
+    metadata,
+    Column("plan", String(100), primary_key=True),
+    Column("activity", String(100), primary_key=True),
+    Column("lane", String(100), primary_key=True),
+    Column("wait_ms", Text, nullable=False),
+    Column("work_ms", Text, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+"""What the last tasks of an activity took in a lane: lists of milliseconds, the newest last. For estimates only."""
 
 outbox = Table(
     "outbox",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, literal_column, select, true, update
+from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, true, update
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Act, Task, TaskStatus
@@ -52,6 +53,15 @@ _READY_IN = (
     .limit(bindparam("limit"))
     .subquery()
 )
+_OF_JOB = select(tasks).where(tasks.c.job_id == bindparam("this_job"))
+_ALL_OF_JOB = Prepared(_OF_JOB, ["this_job"])
+_LIVE_OF_JOB = Prepared(_OF_JOB.where(literal_column("status IN ('queued', 'running')")), ["this_job"])
+_DONE_OF_JOB = Prepared(_OF_JOB.where(literal_column("status = 'done'")), ["this_job"])
+_FAILED_OF_JOB = Prepared(_OF_JOB.where(literal_column("status = 'failed'")), ["this_job"])
+_BELOW = Prepared(
+    _OF_JOB.where(or_(tasks.c.branch == bindparam("this_branch"), tasks.c.branch.like(bindparam("below")))),
+    ["this_job", "this_branch", "below"],
+)
 _COUNT_READY = select(_READY_IN.c.lane, func.count()).group_by(_READY_IN.c.lane)
 _POLLED = select(workers.c.lane).where(workers.c.last_seen > bindparam("since")).distinct()
 
@@ -86,6 +96,38 @@ def load_tasks(tx: Transaction, ids: Iterable[int]) -> None:
     if missing:
         for row in _LOAD.rows(tx.connection, tx.dialect.list_parameter(missing)):
             tx.tasks[row[0]] = task_of_row(row)
+
+
+def all_tasks(tx: Transaction, job_id: int) -> list[Task]:
+    """Return every task of a locked job."""
+    return _of_job(tx, _ALL_OF_JOB, job_id)
+
+
+def live_tasks(tx: Transaction, job_id: int) -> list[Task]:
+    """Return the tasks of a locked job that are queued or running."""
+    return _of_job(tx, _LIVE_OF_JOB, job_id)
+
+
+def done_tasks(tx: Transaction, job_id: int) -> list[Task]:
+    """Return the tasks of a locked job that are done."""
+    return _of_job(tx, _DONE_OF_JOB, job_id)
+
+
+def failed_tasks(tx: Transaction, job_id: int) -> list[Task]:
+    """Return the tasks of a locked job that have failed for good, also those that it went on without."""
+    return _of_job(tx, _FAILED_OF_JOB, job_id)
+
+
+def tasks_below(tx: Transaction, job_id: int, branch: str) -> list[Task]:
+    """Return the tasks of a branch of a locked job, and of all in it."""
+    return _of_job(tx, _BELOW, job_id, branch, f"{branch}/%")  # paths hold neither % nor _
+
+
+def _of_job(tx: Transaction, statement: Prepared, *values: object) -> list[Task]:
+    tx.flush_tasks()
+    # Sorted here: asked for the order, PostgreSQL may walk the whole table in that order instead of the job's rows.
+    rows = sorted(statement.rows(tx.connection, *values), key=itemgetter(0))
+    return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in rows]
 
 
 def add_task(tx: Transaction, task: Task) -> None:

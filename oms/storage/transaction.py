@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, FunctionElement
 from sqlalchemy.types import NullType
@@ -84,6 +84,13 @@ class Dialect:
     list_parameter: Callable[[list[Any]], Any]
 
 
+class Flushed(Protocol):
+    """Changes that are written with the transaction's own."""
+
+    def flush(self) -> None:
+        """Write them."""
+
+
 class Change(IntEnum):
     """How much of a task changed: no more is written, for every index that a column is in costs a write."""
 
@@ -94,7 +101,18 @@ class Change(IntEnum):
 
 JOB_COLUMNS = tuple(f.name for f in fields(Job))
 TASK_COLUMNS = tuple(f.name for f in fields(Task))
-_JOB_STATE = ("state", "position", "seq", "error", "updated_at", "finished_at")
+_JOB_STATE = (
+    "state",
+    "position",
+    "seq",
+    "error",
+    "updated_at",
+    "finished_at",
+    "paused_at",
+    "paused_state",
+    "ending",
+    "restarts",
+)
 _TASK_STATE = (
     "status",
     "failures",
@@ -107,8 +125,20 @@ _TASK_STATE = (
     "output",
     "progress",
     "note",
+    "superseded",
+    "stalls_at",
+    "ended_at",
 )
-_TASK_PLACE = ("lane", "ready", "priority", "lease_sec", "available_at")
+_TASK_PLACE = (
+    "lane",
+    "ready",
+    "priority",
+    "lease_sec",
+    "available_at",
+    "held_available_at",
+    "closes_at",
+    "batch_max",
+)
 _EVENT = ("stream", "seq", "body", "created_at", "delivered")
 
 
@@ -147,7 +177,10 @@ class Transaction:
         trace: W3C ``traceparent`` of the request that is being worked on, for its events.
         jobs: the jobs read or made here, by number.
         tasks: the tasks read or made here, by number.
-        outputs: by job number the outputs that were read here or given since, canonical JSON by activity.
+        outputs: by job number and scope (`Task.scope`) the outputs that were read here or given since, canonical JSON
+            by name.
+        runs: the branches and blocks that were read or made here (`oms.storage.runs`).
+        due_now: something is to be done for a job in the next sweep, which need not wait for its time.
         woken: by lane how many tasks became ready: who waits there may be served in this transaction.
         busy: tasks whose job another transaction works on at this moment.
         busy_jobs: jobs that were asked for by their own number, and that another transaction works on.
@@ -171,7 +204,8 @@ class Transaction:
     trace: str | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
     tasks: dict[int, Task] = field(default_factory=dict)
-    outputs: dict[int, dict[str, str]] = field(default_factory=dict)
+    outputs: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
+    runs: Flushed | None = None
     woken: Counter[str] = field(default_factory=Counter)
     busy: set[int] = field(default_factory=set)
     busy_jobs: set[int] = field(default_factory=set)
@@ -179,6 +213,7 @@ class Transaction:
     contended: set[str] = field(default_factory=set)
     has_woken_due: bool = False
     recorded: int = 0
+    due_now: bool = False
     has_erased: bool = False
     last_numbers: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, list[int]] = field(default_factory=dict)
@@ -255,6 +290,8 @@ class Transaction:
         self.dialect.keep_numbers(self)
         self._insert_jobs()
         _UPDATE_JOBS.many(connection, [_changed_job_row(job) for job in self.changed_jobs.values()])
+        if self.runs is not None:
+            self.runs.flush()
         _INSERT_EVENTS.many(connection, self.new_events)
         self.dialect.see_worker.many(connection, sorted(self.seen_workers))
         self.dialect.add_counts.many(

@@ -4,10 +4,11 @@ PyYAML reads the text into events, which carry exact places; the values are made
 loaders have:
 
 - Words are text. Only ``null``, ``~`` and JSON's numbers are anything else; ``true`` and ``false`` are booleans only in
-  places of data (``output_schema``). ``NO``, ``on``, ``012``, ``12:30:45`` and ``2026-11-22`` are what they look like.
+  places of data, such as ``output_schema``. ``NO``, ``on``, ``012``, ``12:30:45`` and ``2026-11-22`` are what they
+  look like.
 - Anchors, aliases, tags, directives, a second document and a key given twice are refused: aliases multiply, tags make
   objects, and of two equal keys the last would win silently.
-- At most 64 KiB and 20 levels.
+- At most 64 KiB and 100 levels.
 
 JSON is read the same way, tabs included, which YAML does not allow between its tokens.
 """
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 
 from oms.domain.naming import quote
-from oms.domain.plan import DATA_KEYS
+from oms.domain.plan_reader import is_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Path: TypeAlias = tuple[str | int, ...]
 
 MAX_BYTES = 64 * 1024
-MAX_DEPTH = 20
+MAX_DEPTH = 100
 
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*|(?=\.[0-9]))(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -228,11 +229,11 @@ class _Composer:
         if len(self._frames) >= MAX_DEPTH:
             self.fault(self.last, f"nested deeper than {MAX_DEPTH} levels")
             raise _StopError
-        path, is_data = self._next_place()
+        path, holds_data = self._next_place()
         if self._frames and isinstance(self._frames[-1].container, dict) and not self._frames[-1].wants_value:
             self.fault(self.last, "a key is a text; found a list or a mapping")
         self._positions.values.setdefault(path, (self.last, _index(event.end_mark), None))
-        self._frames.append(_Frame(container, path, is_data))
+        self._frames.append(_Frame(container, path, holds_data))
 
     def _close(self, event: yaml.Event) -> None:
         frame = self._frames.pop()
@@ -245,9 +246,9 @@ class _Composer:
         if frame is not None and isinstance(frame.container, dict) and not frame.wants_value:
             self._key(frame, event)
             return
-        is_data = self._next_place()[1]
+        holds_data = self._next_place()[1]
         try:
-            value = _text(event.value) if event.style else _plain(event.value, is_data=is_data)
+            value = _text(event.value) if event.style else _plain(event.value, is_data=holds_data)
         except ValueError as error:
             self.fault(self.last, str(error))
             value = None
@@ -275,7 +276,8 @@ class _Composer:
         frame = self._frames[-1]
         if isinstance(frame.container, list):
             return (*frame.path, len(frame.container)), frame.is_data
-        return (*frame.path, frame.key), frame.is_data or frame.key in DATA_KEYS
+        path = (*frame.path, frame.key)
+        return path, frame.is_data or is_data(path)
 
     def _place(self, value: object, event: yaml.Event) -> None:
         """Put a value that is complete, and note where it stands."""

@@ -8,7 +8,7 @@ import pytest
 
 from oms.demo.event_log import Case, EventLogError, LoggedEvent, read_event_log
 from oms.demo.variants import MAX_NAME_CHARS, variants_of
-from oms.domain.plan import parse_plan
+from oms.domain.plan_reader import parse_plan
 
 HEAD = "case:concept:name,concept:name,org:group,time:timestamp\n"
 

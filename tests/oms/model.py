@@ -241,8 +241,6 @@ class Model:
         self._queue_at_end(task)
         task.lane = new_lane
         task.lease_sec = LEASE_SEC.get(new_lane, LEASE_SEC[task.rule.lane])
-        if task.job.plan == "frail" and new_lane == "c":
-            task.lease_sec = LEASE_SEC[task.rule.lane]
         task.priority = task.priority if priority is None else priority
         answer = {"task_id": task.name, "lane": new_lane, "status": "queued"}
         is_known = new_lane in LANES or new_lane in self.seen_lanes

@@ -25,7 +25,7 @@ from act.client import LedgerClient
 from oms.app import create_app
 from oms.config import Settings
 from oms.domain.errors import OmsError
-from oms.domain.plan import parse_plan
+from oms.domain.plan_reader import parse_plan
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
 from oms.sequencer.load_plans import LoadedVersion, PutPlan, put_plans
@@ -228,6 +228,7 @@ class Tower:
     def put_plan(self, document: dict[str, Any]) -> LoadedVersion:
         """Put a plan in force."""
         (version,) = self.run(put_plans, PutPlan(parse_plan(document)))
+        assert isinstance(version, LoadedVersion)
         return version
 
     def start(

@@ -15,7 +15,13 @@ from tests.oms.support import Site
 
 # What nobody should send.
 
-POSTS = ["/start", "/complete", "/fail", "/heartbeat", "/release", "/reroute", "/retry", "/plans"]
+RESTART = "/jobs/JOB-1/restart"
+SIGNAL = "/jobs/JOB-4/signal"
+POSTS = [
+    *("/start", "/complete", "/fail", "/heartbeat", "/release", "/reroute", "/retry", "/skip"),
+    *(RESTART, SIGNAL, "/plans"),
+]
+WAITS: dict[str, Any] = {"id": "waits", "lanes": ["only"], "sequence": [{"wait": {"signal": "answered"}}]}
 LISTS = ["/start", "/complete", "/fail"]
 
 BAD_BODIES: dict[str, bytes] = {
@@ -76,6 +82,14 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     "/release": {"token": [*BAD_NAMES, "of nobody"], "reason": ["", "x" * 501, 1]},
     "/reroute": {"new_lane": BAD_NAMES, "priority": BAD_NUMBERS, "reason": [1, ""], "actor": BAD_NAMES[1:]},
     "/retry": {"actor": BAD_NAMES[1:]},
+    "/skip": {"output": [None, [], "x", 1], "reason": [*NOT_TEXT, "", "x" * 501, "a\nb"], "actor": BAD_NAMES[1:]},
+    RESTART: {"from": [*BAD_NAMES, "nothing"], "reason": [1, ""], "actor": BAD_NAMES[1:]},
+    SIGNAL: {
+        "name": [*BAD_NAMES, "nothing"],
+        "data": [None, [], "x", 1],
+        "signal_id": BAD_NAMES[1:],
+        "actor": BAD_NAMES[1:],
+    },
 }
 BAD_IDS: list[Any] = [
     *NOT_TEXT,
@@ -106,6 +120,8 @@ def make_busy(site: Site) -> Iterator[Busy]:
         busy.get("/pull", lane="only")
         busy.post("/fail", {"task_id": "TASK-2", "error": "", "retryable": False})
         busy.start("T-3", "single")
+        busy.post("/plans", WAITS)
+        busy.start("T-4", "waits")
         busy.good = {
             "/start": {"plan": "single", "reference": "T-9"},
             "/complete": {"task_id": "TASK-1"},
@@ -114,6 +130,9 @@ def make_busy(site: Site) -> Iterator[Busy]:
             "/release": {"task_id": "TASK-1", "token": token},
             "/reroute": {"task_id": "TASK-1", "new_lane": "print"},
             "/retry": {"task_id": "TASK-2"},
+            "/skip": {"task_id": "TASK-3", "output": {}, "reason": "seen on paper"},
+            RESTART: {"from": "verify"},
+            SIGNAL: {"name": "answered"},
         }
         yield busy
 
@@ -130,7 +149,7 @@ def busy(
         yield made
 
 
-@pytest.mark.parametrize("path", ["/start", "/complete", "/fail", "/heartbeat", "/release", "/reroute", "/retry"])
+@pytest.mark.parametrize("path", POSTS[:-1])
 def test_what_the_wrong_requests_are_made_from_is_taken_itself(site: Site, path: str) -> None:
     """So that each of them is refused for what is wrong with it, and for nothing else; and so that a change shows."""
     with make_busy(site) as oms:

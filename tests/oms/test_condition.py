@@ -19,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oms.domain.cel import CelError, Program
+from oms.domain.cel_scope import Scope, Shape
 from oms.domain.condition import Condition, ConditionError, ConditionSyntaxError
 
 CASES = json.loads(Path(__file__).with_name("cel_cases.json").read_text(encoding="utf-8"))
 ACTIVITIES = ("scan", "clerk", "T02 Check receipt")
+SCOPE = Scope(dict.fromkeys(ACTIVITIES, Shape.OBJECT))
 INPUT: dict[str, Any] = {
     "name": "Jazmin",
     "city": "Zürich",
@@ -40,12 +42,16 @@ OUTPUTS: dict[str, Any] = {"scan": {"confidence": 0.8, "ok": True, "pages": 3}, 
 
 def decide(source: str, **facts: Any) -> bool:
     facts = {"input": INPUT, "outputs": OUTPUTS, "reference": "T-1"} | facts
-    return Condition(source, ACTIVITIES).holds(**facts)
+    return Condition(source, SCOPE).holds(**facts)
 
 
 def refusal(source: str, activities: tuple[str, ...] = ACTIVITIES, later: tuple[str, ...] = ()) -> ConditionSyntaxError:
+    scope = Scope(
+        dict.fromkeys(activities, Shape.OBJECT),
+        why_not=lambda name: "is not an earlier step, so it has no output yet" if name in later else None,
+    )
     with pytest.raises(ConditionSyntaxError) as caught:
-        Condition(source, activities, later=later)
+        Condition(source, scope)
     return caught.value
 
 
@@ -144,7 +150,7 @@ def test_the_first_step_is_told_that_nothing_comes_before_it() -> None:
     ],
 )
 def test_reads_names_the_outputs_that_are_needed(source: str, reads: set[str]) -> None:
-    assert Condition(source, ACTIVITIES).reads == reads
+    assert Condition(source, SCOPE).reads == reads
 
 
 def test_an_error_is_never_true() -> None:
@@ -257,6 +263,7 @@ def test_hostile_data_ends_undecided_within_bounds_of_time_and_memory() -> None:
     program = textwrap.dedent("""
         import resource, sys, time
         sys.path[:0] = sys.argv[1:]
+        from oms.domain.cel_scope import Scope
         from oms.domain.condition import Condition, ConditionError
         from tests.oms.test_condition import BOMBS
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -264,7 +271,7 @@ def test_hostile_data_ends_undecided_within_bounds_of_time_and_memory() -> None:
         for source, data in BOMBS:
             started = time.monotonic()
             try:
-                Condition(source, ()).holds(input=data, outputs={}, reference="r")
+                Condition(source, Scope({})).holds(input=data, outputs={}, reference="r")
             except ConditionError as error:
                 print(error.code, time.monotonic() - started < 5)
     """)
@@ -315,7 +322,7 @@ PIECES = st.sampled_from(
 
 def loaded(source: str) -> Condition | ConditionSyntaxError:
     try:
-        return Condition(source, ACTIVITIES)
+        return Condition(source, SCOPE)
     except ConditionSyntaxError as error:
         return error
 
@@ -353,12 +360,12 @@ ANYTHING = st.recursive(
 @settings(deadline=None)
 def test_any_value_is_decided_on_or_cannot_be(value: object) -> None:
     for source in ("input.a", "input.a == outputs.scan.a", "input.a.all(x, x)", "input.a.b < 3", "size(input.a) > 1"):
-        answer = decided(Condition(source, ACTIVITIES), {"a": value}, {"scan": {"a": value}})
+        answer = decided(Condition(source, SCOPE), {"a": value}, {"scan": {"a": value}})
         assert answer is True or answer is False or answer in CODES - {"other"}
 
 
 def test_threads_share_a_condition() -> None:
-    condition = Condition("outputs.scan.n % 3 == 0 && input.l.exists(i, i == outputs.scan.n)", ACTIVITIES)
+    condition = Condition("outputs.scan.n % 3 == 0 && input.l.exists(i, i == outputs.scan.n)", SCOPE)
 
     def decides(n: int) -> bool:
         return condition.holds(input={"l": [n]}, outputs={"scan": {"n": n}}, reference="r")
@@ -368,7 +375,7 @@ def test_threads_share_a_condition() -> None:
 
 
 def test_conditions_are_values() -> None:
-    one, same, other = (Condition(source, ("a",)) for source in ("input.x", "input.x", "input.y"))
+    one, same, other = (Condition(source, SCOPE) for source in ("input.x", "input.x", "input.y"))
     assert one == same
     assert one != other
     assert len({one, same, other}) == 2

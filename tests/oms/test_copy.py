@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from sqlalchemy import insert, select
+from sqlalchemy import Table, insert, select
 from typer.testing import CliRunner
 
 from hmskit import copying, copying_meter
@@ -31,7 +31,22 @@ from oms.sequencer.purge import Purge, purge
 from oms.sequencer.start import Start, start
 from oms.storage.numbers import last_numbers
 from oms.storage.store import open_store
-from oms.storage.tables import jobs, leases, metadata, outbox, sequences, tasks
+from oms.storage.tables import (
+    blocks,
+    branches,
+    durations,
+    hand_outs,
+    jobs,
+    lane_controls,
+    leases,
+    metadata,
+    outbox,
+    schedules,
+    sequences,
+    signals,
+    tasks,
+    timers,
+)
 from tests.database import KINDS, Database, Kind, Schema
 from tests.databases import Databases
 from tests.oms.retained import faults_of
@@ -39,6 +54,21 @@ from tests.oms.support import CHECKED, LIMIT_SEC, SINGLE, Clock, Tower
 from tests.oms.test_retention import hand_over
 
 NewOne = Callable[..., Database]
+BLOCK = {"job_id": 1, "path": "1", "scope": "", "kind": "parallel", "state": "running", "since": 1}
+BRANCH = {"job_id": 1, "path": "1.0", "block": "1", "number": 0, "name": "ä", "scope": "", "state": "running"}
+ROWS_OF_BLOCKS: list[tuple[Table, dict[str, Any]]] = [
+    (blocks, {**BLOCK, "total": 2, "wanted": 2, "begun": 2, "done": 0, "failed": 0}),
+    (branches, {**BRANCH, "position": 0}),
+    (signals, {"job_id": 1, "name": "answered", "data": "{}", "created_at": 1}),
+    (timers, {"due_at": 2**40, "job_id": 1, "path": "1", "kind": "wait"}),
+    (schedules, {"plan": "single", "number": 0, "cron": "0 6 * * *", "timezone": "UTC", "next_at": 2**40}),
+    (lane_controls, {"lane": "only", "paused_at": 1, "seq": 1}),
+    (
+        durations,
+        {"plan": "single", "activity": "a", "lane": "a", "wait_ms": "[]", "work_ms": "[]"}
+        | {"samples": 0, "updated_at": 1},
+    ),
+]
 ODD = "Straße №1 \U0001f4ee \u2028 'quoted' %s :name"
 
 
@@ -85,6 +115,8 @@ def fill(database: Database, *, count: int = 30) -> None:
             tx.seen_workers.append((lane, "w", 1))
             tx.counts[lane] = [1, 0]
             tx.counts[lane + "-"] = [-1, 0]
+        for table, row in ROWS_OF_BLOCKS:
+            tx.connection.execute(insert(table), row)
     hand_over(tower, limit=count)
     tower.run(stop, StopStream("JOB-7", "JOB-7.1", "fork", ODD))
     store.close()
@@ -110,7 +142,7 @@ def contents(database: Database) -> dict[str, Any]:
 
 
 def test_every_table_is_copied_or_left_on_purpose() -> None:
-    assert {*TABLES, sequences, leases} == set(metadata.tables.values())
+    assert {*TABLES, sequences, leases, hand_outs} == set(metadata.tables.values())
 
 
 def test_everything_arrives_and_the_site_goes_on_with_new_numbers(

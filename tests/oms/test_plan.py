@@ -16,12 +16,11 @@ from oms.domain.plan import (
     Lane,
     LaneKind,
     Plan,
-    PlanError,
-    PlanFault,
     Step,
-    parse_plan,
     plan_digest,
 )
+from oms.domain.plan_faults import PlanError, PlanFault
+from oms.domain.plan_reader import parse_plan
 from oms.domain.retry import RetryPolicy
 from oms.storage.plan_files import plan_file_schema
 
@@ -68,10 +67,12 @@ def altered(**parts: Any) -> dict[str, Any]:
 def test_the_seeds_plan() -> None:
     plan = parse_plan(SEED)
     policy = RetryPolicy(attempts=3, backoff_sec=30.0)
+    steps = tuple(Step(name, name, None, None, policy, number) for number, name in enumerate(SEED["sequence"]))
     assert plan == Plan(
         id="passport_renewal",
         lanes=tuple(Lane(name, LaneKind.MACHINE, None, 300) for name in SEED["lanes"]),
-        steps=tuple(Step(name, name, None, None, policy) for name in SEED["sequence"]),
+        sequence=steps,
+        steps=steps,
         retry_policy=policy,
         document=SEED,
     )
@@ -108,14 +109,14 @@ def test_default_leases_follow_the_kind() -> None:
 def test_lanes_and_steps_are_found_by_name() -> None:
     plan = parse_plan(FULL)
     assert plan.lane("human_verify") == plan.lanes[1]
-    assert plan.step("external_print") == (2, plan.steps[2])
+    assert plan.step("external_print") is plan.steps[2]
     assert plan.lane("print") is None
     assert plan.step("human_verify_backup") is None
 
 
-def test_conditions_after() -> None:
+def test_reads_after() -> None:
     plan = parse_plan(FULL)
-    assert [plan.conditions_after(index) for index in range(-1, 4)] == [True, True, False, False, False]
+    assert [plan.reads_after(index) for index in range(-1, 4)] == [True, True, False, False, False]
 
 
 def test_a_wait_beyond_the_default_maximum_raises_it_unless_one_is_given() -> None:
@@ -138,11 +139,11 @@ def test_any_text_can_be_a_name() -> None:
 
 LANE_NAME = "its name is a text of 1 to 100 characters"
 REFUSED: list[tuple[object, tuple[str | int, ...], bool, int, str]] = [
-    ([], (), False, 0, "a plan is a mapping of id, lanes, sequence, retry_policy; found a list of 0"),
+    ([], (), False, 0, "a plan is a mapping of id, lanes, sequence, retry_policy, title"),
     (altered(id="1st"), ("id",), False, 0, 'found the text "1st"'),
     (altered(id="a" * 101), ("id",), False, 0, "a letter and up to 99 more"),
     (altered(id=12), ("id",), False, 0, "found the number 12"),
-    (altered(timezone="UTC"), ("timezone",), True, 0, 'has no key "timezone"; expected one of id, lanes'),
+    (altered(colour="red"), ("colour",), True, 0, 'has no key "colour"; expected one of id, lanes'),
     (altered(retry_polcy={}), ("retry_polcy",), True, 0, 'no key "retry_polcy"; did you mean "retry_policy"?'),
     (altered(lanes=[]), ("lanes",), False, 0, "lanes has 1 to 1000 entries; found 0"),
     (altered(lanes="a"), ("lanes",), False, 0, "lanes is a list of names or mappings; found the text"),
@@ -166,16 +167,22 @@ REFUSED: list[tuple[object, tuple[str | int, ...], bool, int, str]] = [
         'two steps have the activity "ai_extract"; the other is step 1',
     ),
     (altered(sequence=[{}]), ("sequence", 0), False, 0, 'a step needs the key "activity" or "lane"'),
-    (altered(sequence=[{"parallel": {}}]), ("sequence", 0, "parallel"), True, 0, 'a step has no key "parallel"'),
+    (
+        altered(sequence=[{"paralel": {}}]),
+        ("sequence", 0, "paralel"),
+        True,
+        0,
+        'key "paralel"; did you mean "parallel"?',
+    ),
     (altered(sequence=[{"activty": "x"}]), ("sequence", 0, "activty"), True, 0, 'did you mean "activity"?'),
     (altered(sequence=[["ai_extract"]]), ("sequence", 0), False, 0, "found a list of 1"),
     (altered(sequence=[12]), ("sequence", 0), False, 0, "found the number 12; put it in quotes to make it a name"),
     (
-        altered(sequence=[{"lane": "ai_extract", "title": "x"}]),
-        ("sequence", 0, "title"),
+        altered(sequence=[{"lane": "ai_extract", "colour": "x"}]),
+        ("sequence", 0, "colour"),
         True,
         0,
-        'a step has no key "title"; expected one of activity, lane, when, output_schema, retry_policy',
+        'a step has no key "colour"; expected one of activity, lane, when, output_schema, retry_policy',
     ),
     (
         altered(sequence=["ai_extract", {"lane": "human_verify", "when": "outputs.ai_extrct.ok"}]),

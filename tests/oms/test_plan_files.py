@@ -118,9 +118,9 @@ FAULTS = [
     (step('lane: "\\ud800"'), "6:11: the text holds half of a character"),
     (PASSPORT + "---\nid: second\n", "12:1: a second document starts here; a file holds one plan"),
     ("%YAML 1.2\n---\n" + PASSPORT, "1:1: directives (%YAML, %TAG) are not allowed"),
-    ("a: " + "[" * 30, "1:23: nested deeper than 20 levels"),
-    ("[" * 60_000, "1:21: nested deeper than 20 levels"),
-    ("a:\n" + "".join(" " * n + "- \n" for n in range(1, 30)), "21:21: nested deeper than 20 levels"),
+    ("a: " + "[" * 130, "1:103: nested deeper than 100 levels"),
+    ("[" * 60_000, "1:101: nested deeper than 100 levels"),
+    ("a:\n" + "".join(" " * n + "- \n" for n in range(1, 130)), "101:101: nested deeper than 100 levels"),
     ("x" * 65_537, "1:1: the file is larger than 64 KiB"),
     ("ü" * 32_769, "1:1: the file is larger than 64 KiB"),
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from oms.domain.errors import NotFoundError
-from oms.domain.plan import parse_plan
+from oms.domain.plan_reader import parse_plan
 from oms.sequencer.load_plans import LoadedPlans, LoadPlans, load_plans
 from oms.sequencer.plan_folder import reload_folder
 from oms.storage.plans import in_force

@@ -27,7 +27,7 @@ from act.contract import Receipt
 from hmskit.database import CannotOpenError
 from hmskit.prepared import Prepared
 from oms.domain.errors import UnavailableError
-from oms.domain.plan import parse_plan
+from oms.domain.plan_reader import parse_plan
 from oms.domain.task import Job, Task
 from oms.sequencer.deliver import (
     Delivered,

@@ -1,0 +1,50 @@
+"""Hold a job's queued tasks, and let them go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oms.domain.plan import OnFailure
+from oms.domain.task import Job, JobState, Task, TaskStatus
+from oms.sequencer.events import record_job
+from oms.sequencer.lanes import plan_of
+from oms.sequencer.place import hold, let_go
+from oms.storage.tasks import failed_tasks, live_tasks, move_task
+from oms.storage.transaction import Transaction
+
+
+def pause_job(tx: Transaction, job: Job, *, actor: str | None, detail: dict[str, Any]) -> None:
+    """Let a job hand out nothing until it is resumed; what runs may still be completed."""
+    if job.state is JobState.PAUSED:
+        return
+    job.paused_state, job.state, job.paused_at = job.state.value, JobState.PAUSED, tx.now_ms
+    for task in live_tasks(tx, job.job_id):
+        if task.status is TaskStatus.QUEUED:
+            if task.ready and tx.woken[task.lane]:
+                tx.woken[task.lane] -= 1
+            hold(task)
+            move_task(tx, task, TaskStatus.QUEUED)
+    record_job(tx, job, "paused", actor=actor, detail=detail)
+
+
+def resume_job(tx: Transaction, job: Job, *, actor: str | None, detail: dict[str, Any]) -> None:
+    """Let a paused job go on."""
+    job.state = JobState(job.paused_state or JobState.RUNNING.value)
+    paused_at, job.paused_at, job.paused_state = job.paused_at, None, None
+    for task in live_tasks(tx, job.job_id):
+        if task.status is TaskStatus.QUEUED and task.held_available_at is not None:
+            let_go(tx, task, held_since_ms=paused_at)
+            move_task(tx, task, TaskStatus.QUEUED)
+        if task.attempt:
+            job.state = JobState.RUNNING
+    record_job(tx, job, "resumed", actor=actor, detail=detail)
+
+
+def in_the_way(tx: Transaction, job: Job) -> list[Task]:
+    """Return the tasks that have failed and whose plan says that the job is to wait until somebody sees to them."""
+    steps = plan_of(tx, job).steps
+    return [
+        task
+        for task in failed_tasks(tx, job.job_id)
+        if steps[task.position].on_failure is OnFailure.PAUSE and not task.superseded
+    ]

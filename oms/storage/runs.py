@@ -1,0 +1,250 @@
+"""Keep where running jobs stand inside their blocks: rows of ``branches`` and ``blocks``, in one transaction.
+
+A job without blocks has none, and nothing here is asked about it. All of it is changed under the job's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Table, bindparam, delete, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from hmskit.prepared import Prepared, insert_rows
+from oms.domain import paths
+from oms.domain.run import BlockKind, BlockRun, Branch, RunState
+from oms.storage.tables import blocks, branches
+from oms.storage.transaction import Transaction, in_list
+
+BRANCH_COLUMNS = tuple(f.name for f in fields(Branch))
+BLOCK_COLUMNS = tuple(f.name for f in fields(BlockRun))
+_BRANCH_STATE = ("state", "position", "task_id", "output")
+_BLOCK_STATE = ("state", "begun", "done", "failed", "due_at", "child_job", "output")
+
+_STATE = {state.value: state for state in RunState}
+_KIND = {kind.value: kind for kind in BlockKind}
+Key = tuple[int, str]
+
+
+def _at(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return in_list(table.c.job_id, bindparam("ids")), in_list(table.c.path, bindparam("paths"))
+
+
+def _here(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return table.c.job_id == bindparam("this_job"), table.c.path == bindparam("this_path")
+
+
+def _set(table: Table, columns: Sequence[str]) -> Prepared:
+    statement = update(table).where(*_here(table)).values({name: bindparam(name) for name in columns})
+    return Prepared(statement, [*columns, "this_job", "this_path"])
+
+
+_LOAD_BRANCHES = Prepared(select(branches).where(*_at(branches)), ["ids", "paths"])
+_LOAD_BLOCKS = Prepared(select(blocks).where(*_at(blocks)), ["ids", "paths"])
+_CHILDREN = select(branches).where(branches.c.job_id == bindparam("this_job"), branches.c.block == bindparam("block"))
+_ALL_CHILDREN = Prepared(_CHILDREN.order_by(branches.c.number), ["this_job", "block"])
+_CHILDREN_IN = Prepared(
+    _CHILDREN.where(branches.c.state == bindparam("this_state")).order_by(branches.c.number).limit(bindparam("limit")),
+    ["this_job", "block", "this_state", "limit"],
+)
+_WAITING_FOR = Prepared(
+    select(blocks)
+    .where(
+        blocks.c.job_id == bindparam("this_job"),
+        blocks.c.signal == bindparam("this_signal"),
+        blocks.c.state == bindparam("this_state"),
+    )
+    .order_by(blocks.c.since, blocks.c.path),
+    ["this_job", "this_signal", "this_state"],
+)
+_OUTPUTS = Prepared(
+    select(blocks.c.job_id, blocks.c.scope, blocks.c.name, blocks.c.output).where(
+        in_list(blocks.c.job_id, bindparam("ids")),
+        in_list(blocks.c.scope, bindparam("scopes")),
+        blocks.c.output.is_not(None),
+    ),
+    ["ids", "scopes"],
+)
+_INSERT_BRANCHES = insert_rows(branches, BRANCH_COLUMNS)
+_INSERT_BLOCKS = insert_rows(blocks, BLOCK_COLUMNS)
+_UPDATE_BRANCH = _set(branches, _BRANCH_STATE)
+_UPDATE_BLOCK = _set(blocks, _BLOCK_STATE)
+_DELETE_BRANCH = Prepared(delete(branches).where(*_here(branches)), ["this_job", "this_path"])
+_DELETE_BLOCK = Prepared(delete(blocks).where(*_here(blocks)), ["this_job", "this_path"])
+_branch_row = attrgetter(*BRANCH_COLUMNS)
+_block_row = attrgetter(*BLOCK_COLUMNS)
+_changed_branch_row = attrgetter(*_BRANCH_STATE, "job_id", "path")
+_changed_block_row = attrgetter(*_BLOCK_STATE, "job_id", "path")
+NO_LIMIT = 2**31 - 1
+
+
+class Runs:
+    """The branches and blocks that a transaction has read, made, changed and dropped.
+
+    A row is one object here, as often as it is asked for. Changes are written by `flush`.
+    """
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._branches: dict[Key, Branch | None] = {}
+        self._blocks: dict[Key, BlockRun | None] = {}
+        self._new: dict[type, dict[Key, Any]] = {Branch: {}, BlockRun: {}}
+        self._changed: dict[type, dict[Key, Any]] = {Branch: {}, BlockRun: {}}
+        self._removed: dict[type, dict[Key, Any]] = {Branch: {}, BlockRun: {}}
+
+    def prefetch(self, wanted: Iterable[tuple[int, str]]) -> None:
+        """Read, in two statements, what lies on the way to branches, given by job and path."""
+        keys = {
+            (job_id, path)
+            for job_id, branch in wanted
+            for path in paths.ancestors(branch)
+            if (job_id, path) not in self._branches
+        }
+        if keys:
+            self._load(keys)
+
+    def branch(self, job_id: int, path: str) -> Branch | None:
+        """Return a branch; None where there is none."""
+        if (job_id, path) not in self._branches:
+            self._load({(job_id, path)})
+        return self._branches[job_id, path]
+
+    def block(self, job_id: int, path: str) -> BlockRun | None:
+        """Return a block; None where it has not begun, or is over."""
+        key = (job_id, path)
+        if key not in self._blocks:
+            list_of = self._tx.dialect.list_parameter
+            rows = _LOAD_BLOCKS.rows(self._tx.connection, list_of([job_id]), list_of([path]))
+            self._blocks[key] = block_of_row(rows[0]) if rows else None
+        return self._blocks[key]
+
+    def branches_of(self, job_id: int, block: str, state: RunState | None, limit: int | None) -> list[Branch]:
+        """Return a block's own branches in the order of their numbers."""
+        self.flush()
+        connection = self._tx.connection
+        if state is None:
+            rows = _ALL_CHILDREN.rows(connection, job_id, block)
+        else:
+            rows = _CHILDREN_IN.rows(connection, job_id, block, state.value, NO_LIMIT if limit is None else limit)
+        return [self._known(self._branches, branch_of_row(row)) for row in rows]
+
+    def waiting_for(self, job_id: int, signal: str) -> list[BlockRun]:
+        """Return the waits for an event that run, the first that began first."""
+        self.flush()
+        rows = _WAITING_FOR.rows(self._tx.connection, job_id, signal, RunState.RUNNING.value)
+        return [self._known(self._blocks, block_of_row(row)) for row in rows]
+
+    def below(self, job_id: int, branch: str) -> list[Branch | BlockRun]:
+        """Return everything that lies in a branch, and the branch itself."""
+        self.flush()
+        execute = self._tx.connection.execute
+        found_branches = map(branch_of_row, execute(select(branches).where(*_below(branches, job_id, branch))))
+        found_blocks = map(block_of_row, execute(select(blocks).where(*_below(blocks, job_id, branch))))
+        found = [self._known(self._branches, row) for row in found_branches]
+        return found + [self._known(self._blocks, row) for row in found_blocks]
+
+    def outputs(self, ids: Sequence[int], scopes: Sequence[str]) -> list[tuple[int, str, str, str]]:
+        """Return job, scope, name and output of the named blocks of these jobs in these scopes."""
+        self.flush()
+        list_of = self._tx.dialect.list_parameter
+        return [tuple(row) for row in _OUTPUTS.rows(self._tx.connection, list_of(list(ids)), list_of(list(scopes)))]
+
+    def add(self, row: Branch | BlockRun) -> None:
+        """Insert a row at the flush."""
+        key = (row.job_id, row.path)
+        if key in self._removed[type(row)]:
+            self.flush()  # where one was dropped before
+        self._place(row)[key] = row
+        self._new[type(row)][key] = row
+
+    def changed(self, row: Branch | BlockRun) -> None:
+        """Write a row at the flush."""
+        key = (row.job_id, row.path)
+        if key not in self._new[type(row)] and key not in self._removed[type(row)]:
+            self._changed[type(row)][key] = row
+
+    def remove(self, row: Branch | BlockRun) -> None:
+        """Delete a row at the flush."""
+        key = (row.job_id, row.path)
+        self._place(row)[key] = None
+        self._changed[type(row)].pop(key, None)
+        if self._new[type(row)].pop(key, None) is None:
+            self._removed[type(row)][key] = row
+
+    def flush(self) -> None:
+        """Write the changes so far; the objects stay valid."""
+        connection = self._tx.connection
+        _DELETE_BRANCH.many(connection, list(self._removed[Branch]))
+        _DELETE_BLOCK.many(connection, list(self._removed[BlockRun]))
+        _INSERT_BRANCHES.many(connection, [_branch_row(row) for row in self._new[Branch].values()])
+        _INSERT_BLOCKS.many(connection, [_block_row(row) for row in self._new[BlockRun].values()])
+        _UPDATE_BRANCH.many(connection, [_changed_branch_row(row) for row in self._changed[Branch].values()])
+        _UPDATE_BLOCK.many(connection, [_changed_block_row(row) for row in self._changed[BlockRun].values()])
+        for written in (self._new, self._changed, self._removed):
+            for rows in written.values():
+                rows.clear()
+
+    def _load(self, keys: set[Key]) -> None:
+        ids = sorted({job_id for job_id, _ in keys})
+        of_branches = sorted({path for _, path in keys})
+        of_blocks = sorted({paths.block_of(path) for path in of_branches})
+        list_of = self._tx.dialect.list_parameter
+        self._fill(
+            self._branches,
+            {(job_id, path) for job_id in ids for path in of_branches},
+            map(branch_of_row, _LOAD_BRANCHES.rows(self._tx.connection, list_of(ids), list_of(of_branches))),
+        )
+        self._fill(
+            self._blocks,
+            {(job_id, path) for job_id in ids for path in of_blocks},
+            map(block_of_row, _LOAD_BLOCKS.rows(self._tx.connection, list_of(ids), list_of(of_blocks))),
+        )
+
+    def _fill(self, known: dict[Key, Any], keys: set[Key], rows: Iterable[Any]) -> None:
+        """Take rows in; what is known already, be it that there is none, stays as it is."""
+        news = keys - known.keys()
+        known.update(dict.fromkeys(news))
+        known.update({key: row for row in rows if (key := (row.job_id, row.path)) in news})
+
+    def _place(self, row: Branch | BlockRun) -> dict[Key, Any]:
+        return self._branches if isinstance(row, Branch) else self._blocks
+
+    def _known(self, known: dict[Key, Any], row: Any) -> Any:  # noqa: ANN401 - a branch or a block
+        """Return the object that stands for a row here already, else this one from now on."""
+        key = (row.job_id, row.path)
+        if known.get(key) is None:
+            known[key] = row
+        return known[key]
+
+
+def runs_of(tx: Transaction) -> Runs:
+    """Return the transaction's branches and blocks."""
+    if tx.runs is None:
+        tx.runs = Runs(tx)
+    assert isinstance(tx.runs, Runs)
+    return tx.runs
+
+
+def _below(table: Table, job_id: int, branch: str) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for what lies in a branch: paths hold neither ``%`` nor ``_``."""
+    if not branch:
+        return (table.c.job_id == job_id,)
+    return table.c.job_id == job_id, or_(table.c.path == branch, table.c.path.like(f"{branch}/%"))
+
+
+def branch_of_row(row: Sequence[Any]) -> Branch:
+    """Make the branch that a row of the table ``branches`` holds."""
+    branch = Branch(*row)  # the columns stand in the fields' order, which a test holds
+    branch.state = _STATE[branch.state]
+    return branch
+
+
+def block_of_row(row: Sequence[Any]) -> BlockRun:
+    """Make the block that a row of the table ``blocks`` holds."""
+    block = BlockRun(*row)
+    block.state = _STATE[block.state]
+    block.kind = _KIND[block.kind]
+    return block
