@@ -35,7 +35,7 @@ def reading(database: str) -> Generator[Connection]:
             if not works_with(revision, own=SCHEMA_REVISION):
                 raise CannotOpenError(
                     f"{database} is no ledger of this release: its schema is at {revision or 'nothing'}, and "
-                    f"{SCHEMA_REVISION} is needed"
+                    f"{SCHEMA_REVISION} is needed. An older one: run `act migrate` on a copy"
                 )
             yield tx
     except DBAPIError as error:
