@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import act
-from act.api import events, export, health, jobs, metrics, problems, proofs, schemas, stream
+from act.api import events, export, forks, health, jobs, metrics, problems, proofs, schemas, stream
 from act.config import Settings
 from act.fanout.publisher import Fanout
 from act.keys import Keys, memory_of
@@ -86,7 +86,7 @@ def create_app(settings: Settings, store: Store, *, keys: Keys | None = None, cl
     app.state.fanout = fanout
     app.state.signer = signer
     problems.install(app)
-    routers = (events, stream, jobs, export, proofs, health, metrics, pages)
+    routers = (events, stream, jobs, export, forks, proofs, health, metrics, pages)
     for router in (module.router for module in routers):
         app.include_router(router)
     app.add_middleware(

@@ -115,6 +115,11 @@ class Event(BaseModel):
         return int(self.sequence)
 
     @property
+    def entity(self) -> str:
+        """What changed: a job, a task, a step or a lane."""
+        return _read_type(self.type)[0]
+
+    @property
     def stream(self) -> str:
         """The stream's short name, ``JOB-123`` or ``LANE-<lane>``: the id without its sequence."""
         return self.id.rpartition(".")[0]
@@ -131,25 +136,25 @@ class Event(BaseModel):
         return self
 
     def _check_type(self) -> None:
-        kind = _TYPE.fullmatch(self.type)
-        if kind is None:
-            raise ValueError("type must read hms.<job|task|step|lane>.<status>.v1")
-        if kind[2] != self.data.status:
-            raise ValueError(f"type says {kind[2]!r} and data.status says {self.data.status!r}")
-        if kind[1] == "task" and (self.data.task_id is None or self.subject != self.data.task_id):
+        entity, status = _read_type(self.type)
+        if status != self.data.status:
+            raise ValueError(f"type says {status!r} and data.status says {self.data.status!r}")
+        if entity == "task" and (self.data.task_id is None or self.subject != self.data.task_id):
             raise ValueError("subject must be data.task_id on an event of a task")
 
     def _check_stream(self) -> None:
-        if self.seq < 1:
+        stream, seq = self.stream, self.seq
+        if seq < 1:
             raise ValueError("sequence counts from 1")
-        if self.id != f"{self.stream}.{self.seq}":
+        if self.id != f"{stream}.{seq}":
             raise ValueError("id must read <stream>.<sequence without leading zeros>")
-        if self.source != stream_source(self.stream):
-            raise ValueError(f"source must read {stream_source(self.stream)!r} for the stream {self.stream!r}")
-        if self.stream.startswith(LANE_PREFIX):
+        source = stream_source(stream)
+        if self.source != source:
+            raise ValueError(f"source must read {source!r} for the stream {stream!r}")
+        if stream.startswith(LANE_PREFIX):
             if self.data.job_id is not None:
                 raise ValueError("an event of a lane has no data.job_id")
-        elif self.data.job_id != self.stream:
+        elif self.data.job_id != stream:
             raise ValueError("data.job_id must be the id without its sequence")
 
 
@@ -241,6 +246,19 @@ def leaf_hash(entry: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
+@lru_cache(maxsize=256)  # there are some dozen
+def _read_type(text: str) -> tuple[str, str]:
+    """Return the entity and the status that a type names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind = _TYPE.fullmatch(text)
+    if kind is None:
+        raise ValueError("type must read hms.<job|task|step|lane>.<status>.v1")
+    return kind[1], kind[2]
+
+
 @lru_cache(maxsize=1024)  # a transaction has one clock: all its events write the same time
 def format_time_ms(time_ms: int) -> str:
     """Write milliseconds since the epoch as RFC 3339 UTC: ``2026-11-22T14:05:09.123Z``."""
@@ -248,6 +266,7 @@ def format_time_ms(time_ms: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03}Z"
 
 
+@lru_cache(maxsize=1024)  # as above; and who validates an event reads its time again for the ledger's column
 def parse_time_ms(text: str) -> int:
     """Read an RFC 3339 time with its offset; return milliseconds since the epoch, the rest cut off.
 

@@ -21,10 +21,12 @@ from act.storage.store import Store
 from act.storage.tree import full_tile
 from act.storage.whole import (
     add_checkpoints,
+    add_forks,
     add_positions,
     add_rows,
     blocks_from,
     checkpoints_after,
+    forks_from,
     heads_after,
     positions_of,
     rows_from,
@@ -46,7 +48,7 @@ class CopyError(Exception):
 
 
 def rebuild(source: Store, target: Store, *, on_progress: Progress) -> int:
-    """Make the ledger anew from its entries' bytes, and take its checkpoints along; return how many events it has.
+    """Make the ledger anew from its entries' bytes; take its checkpoints and forks along. Return its number of events.
 
     For a ledger whose columns, heads, blocks or tree were damaged. Whether the entries are those that were signed, a
     full check of the target says.
@@ -70,7 +72,7 @@ def rebuild(source: Store, target: Store, *, on_progress: Progress) -> int:
             add_rows(tx, anew, size_before=done)
         done += len(rows)
         on_progress("making anew", done, max(size, done))
-    _copy_checkpoints(source, target)
+    _copy_beside(source, target)
     return done
 
 
@@ -107,7 +109,7 @@ def copy(source: Store, target: Store, *, on_progress: Progress) -> int:
             add_rows(tx, [dict(row) for row in rows], size_before=done)
         done += len(rows)
         on_progress("copying", done, max(size, done))
-    _copy_checkpoints(source, target)
+    _copy_beside(source, target)
     verify(source, target, on_progress=on_progress)
     with _understood(target), target.writer.begin() as tx:
         add_positions(tx, _read(source, positions_of))
@@ -131,7 +133,7 @@ def verify(source: Store, target: Store, *, on_progress: Progress) -> None:
             same = takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))
             raise CopyError(f"the target differs at index {first + len(list(same))}: it is no copy of this ledger")
         on_progress("comparing", min(first + PAGE, sizes[0]), sizes[0])
-    for table, rows in (("heads", _heads), ("blocks", _blocks), ("checkpoints", _checkpoints)):
+    for table, rows in (("heads", _heads), ("blocks", _blocks), ("checkpoints", _checkpoints), ("forks", _forks)):
         if any(one != other for one, other in zip_longest(rows(source), rows(target))):
             raise CopyError(
                 f"the table {table} of the target differs, and the events do not: copy into an empty database"
@@ -143,12 +145,17 @@ def verify(source: Store, target: Store, *, on_progress: Progress) -> None:
         raise CopyError("the table tiles of the target differs, and the events do not: verify the source")
 
 
-def _copy_checkpoints(source: Store, target: Store) -> None:
-    """Add the checkpoints that the target does not have: who signs there must know what was signed."""
+def _copy_beside(source: Store, target: Store) -> None:
+    """Add the checkpoints that the target does not have: who signs there must know what was signed; and the forks."""
     has = {(row["size"], row["key"]) for row in _checkpoints(target)}
     missing = [dict(row) for row in _checkpoints(source) if (row["size"], row["key"]) not in has]
     with _understood(target), target.writer.begin() as tx:
         add_checkpoints(tx, missing)
+    done = sum(1 for _ in _forks(target))
+    while rows := _read(source, forks_from, done, count=PAGE):
+        with _understood(target), target.writer.begin() as tx:
+            add_forks(tx, [dict(row) for row in rows])
+        done += len(rows)
 
 
 def _check_beginning(source: Store, target: Store, size: int) -> None:
@@ -183,6 +190,13 @@ def _blocks(store: Store) -> Iterator[RowMapping]:
     while rows := _read(store, blocks_from, first, count=PAGE):
         yield from rows
         first = rows[-1]["block"] + 1
+
+
+def _forks(store: Store) -> Iterator[RowMapping]:
+    first = 0
+    while rows := _read(store, forks_from, first, count=PAGE):
+        yield from rows
+        first = rows[-1]["number"] + 1
 
 
 def _tiles(store: Store) -> Iterator[RowMapping]:

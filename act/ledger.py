@@ -22,7 +22,9 @@ from act.domain.fold import JobFold
 from act.domain.order import Kept, Place, is_new
 from act.domain.posted import Posted
 from act.followers import Followers
+from act.forks import Forks
 from act.storage.entries import add_events, close_blocks, heads_of, kept_in, move_heads, size_of, streams_from
+from act.storage.forks import add_fork, count_forks
 from act.storage.pages import has_job, job_page, latest, ledger_page, seq_at
 from act.storage.store import Store
 from act.storage.tables import SCHEMA_REVISION
@@ -40,8 +42,8 @@ Clock = Callable[[], int]
 PAGE = 1_000
 """How many entries are read at once."""
 
-UNSTICK_EVERY_SEC = 5.0
-"""How often it is looked for processes that stand still with the append's lock in their hands."""
+LOOK_AROUND_EVERY_SEC = 5.0
+"""How often it is looked what became of other processes."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,8 +56,9 @@ def system_clock() -> int:
 def append(tx: Connection, batches: Sequence[Sequence[Posted]], *, now_us: int) -> list[Outcome]:
     """Append each batch, or refuse it, as if they came one after the other; one outcome each.
 
-    One read for all, the append rule in memory, then one write per table: a batch that is refused has written
-    nothing, so it needs no savepoint. What is appended stands or falls with ``tx``, which the caller commits.
+    One read for all, the append rule in memory, then one write per table: a batch that is refused has appended
+    nothing, so it needs no savepoint; a fork is kept, beside the ledger. All of it stands or falls with ``tx``, which
+    the caller commits.
     """
     size_before = size_of(tx)
     known = heads_of(tx, {event.stream for batch in batches for event in batch})
@@ -76,6 +79,8 @@ def append(tx: Connection, batches: Sequence[Sequence[Posted]], *, now_us: int) 
             news = is_new(batch, heads=heads, kept=kept)
         except ActError as error:
             outcomes.append(error)
+            if isinstance(error, ForkError):
+                add_fork(tx, error, now_us=now_us)
             continue
         for event, new in zip(batch, news, strict=True):
             if not new:
@@ -233,7 +238,7 @@ class Ledger:
         self.schema = SCHEMA_REVISION
         self.followers = Followers(max_followers)
         self.size = self._noticed = self._read(size_of)
-        self.forks_refused = 0
+        self.forks = Forks(self._read(count_forks))
 
     async def open(self) -> None:
         """Start the threads."""
@@ -262,9 +267,9 @@ class Ledger:
         try:
             return await self._writer.run(batch)
         except ForkError as error:
-            # Two histories of one job: a bug, a restored backup, or somebody who lies. Somebody must look.
-            self.forks_refused += 1
-            log.error("fork_refused", **error.members)  # noqa: TRY400 - the place says it all, the stack nothing
+            self.forks.note(error)
+            with suppress(UnavailableError):
+                self.forks.recorded = await self.read(count_forks)
             raise
 
     async def read(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
@@ -356,7 +361,9 @@ class Ledger:
         self.size = max(self.size, size)
         self.followers.wake({stream for outcome in appended for stream in outcome.streams})
 
-    async def _end_stuck(self) -> None:
+    async def _look_around(self) -> None:
+        """Look what became of other processes: forks that they refused, and locks that they hold for ever."""
+        self.forks.recorded = await self.read(count_forks)
         ended = await self.read(self._store.end_stuck)
         if ended:
             log.warning("stuck_sessions_ended", sessions=ended, detail="an ACT stands still with the append's lock")
@@ -364,14 +371,14 @@ class Ledger:
     async def _poll(self) -> None:
         """Notice what another process appended: this one's own commits have woken the followers already."""
         is_failing = False
-        unstick_at = 0.0
+        look_around_at = 0.0
         while True:
             await asyncio.sleep(self._poll_sec)
             try:
                 size, streams = await self.read(growth_since, self._noticed)
-                if time.monotonic() >= unstick_at:
-                    await self._end_stuck()
-                    unstick_at = time.monotonic() + UNSTICK_EVERY_SEC
+                if time.monotonic() >= look_around_at:
+                    await self._look_around()
+                    look_around_at = time.monotonic() + LOOK_AROUND_EVERY_SEC
             except Exception as error:
                 if not is_failing and isinstance(error, UnavailableError):
                     log.warning("poll_failed", why=error.detail)

@@ -1,11 +1,12 @@
-"""Compare OMS with the ledger: what the events add up to is what OMS's tables say, and every receipt is kept.
+"""Compare OMS with the ledger: what the events add up to is what OMS's tables say, and every receipt is in the tree.
 
 Both may be at work meanwhile. OMS shows a job as its event number ``seq`` left it, and the receipts of its events, all
 of one moment; the ledger is read after that. So the first ``seq`` events must add up to just this, and what has come
-since is no difference. Events that ACT does not have yet, and has not acknowledged, are waited for.
+since is no difference. Events that ACT does not have yet, and has not acknowledged, are waited for. What the ledger
+shows of a job must stand in the tree that it has signed: else it could show another history to whoever compares.
 
-Over HTTP only: OMS's ``/jobs`` and ``/jobs/{id}/receipts``, ACT's ``/export``. A job's receipts are held at a time, and
-what is compared at once is a few jobs: memory does not grow with the number of jobs.
+Over HTTP only: OMS's ``/jobs`` and ``/jobs/{id}/receipts``, ACT's ``/export``, ``/checkpoint`` and ``/tile``. A job's
+receipts are held at a time, and what is compared at once is a few jobs: memory does not grow with the number of jobs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,9 @@ import httpx
 from act.contract import EVENT, entry_bytes, leaf_hash
 from act.domain.entry import Entry
 from act.domain.fold import JobFold
+from act.domain.note import VerifierKey
 from act.domain.posted import facts_of
+from act.remote_tree import RemoteTree, TreeError
 
 AT_ONCE = 8
 """How many jobs are compared at once."""
@@ -73,6 +76,7 @@ class Outcome:
         left: how many left OMS meanwhile.
         differences: in how many places the two differ; each was reported.
         waiting: jobs that could not be compared: ACT did not get their events in time.
+        tree_size: how many entries the checkpoint covers that the events were found under; None: nothing is signed.
     """
 
     jobs: int = 0
@@ -80,12 +84,14 @@ class Outcome:
     left: int = 0
     differences: int = 0
     waiting: list[str] = field(default_factory=list)
+    tree_size: int | None = None
 
 
 async def reconcile(
     oms_url: str,
     act_url: str,
     *,
+    keys: Sequence[VerifierKey] = (),
     wait_sec: float,
     on_difference: Callable[[str], None],
     on_progress: Callable[[int, int], None],
@@ -96,6 +102,7 @@ async def reconcile(
     Args:
         oms_url: of a running OMS.
         act_url: of a running ACT.
+        keys: the log's verifier keys; empty: who signed its checkpoint is not checked.
         wait_sec: for how long a job's events are waited for.
         on_difference: told each difference, in words.
         on_progress: told how many jobs are compared, and of about how many.
@@ -107,7 +114,7 @@ async def reconcile(
     outcome = Outcome()
     timeout = httpx.Timeout(TIMEOUT_SEC, connect=5.0)
     async with httpx.AsyncClient(timeout=timeout, trust_env=False, transport=transport) as http:
-        oms, act = _Oms(http, oms_url.rstrip("/")), _Act(http, act_url.rstrip("/"))
+        oms, act = _Oms(http, oms_url.rstrip("/")), _Act(http, act_url.rstrip("/"), keys)
         waiting: asyncio.Queue[str | None] = asyncio.Queue(maxsize=2 * AT_ONCE)
         newest = 0
 
@@ -130,6 +137,7 @@ async def reconcile(
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
     on_progress(outcome.jobs, outcome.jobs)
+    outcome.tree_size = act.tree.size if act.tree.checkpoint is not None else None
     return outcome
 
 
@@ -151,7 +159,7 @@ async def _compare(oms: _Oms, act: _Act, job_id: str, outcome: Outcome, *, wait_
             return told.differences
         await asyncio.sleep(LOOK_AGAIN_SEC)
     outcome.events += stands.seq
-    differences = told.end()
+    differences = [*told.end(), *await act.find(job_id, told)]
     if told.last > stands.seq:
         now = await oms.stands(job_id)  # read after the ledger: what the ledger had then, OMS must have now
         if now is not None and now.seq < told.last:
@@ -168,6 +176,7 @@ class _Told:
         self._fold = JobFold(job_id)
         self.last = 0
         self.shown: int | None = None  # how much of the ledger is shown; None: all of it
+        self.agrees: list[tuple[int, int, bytes]] = []  # number, index and leaf hash of each entry that is as it should
         self.differences: list[str] = []
 
     @property
@@ -195,7 +204,9 @@ class _Told:
         held = self._stands.held[self.last]
         if held.sha256 != hashlib.sha256(raw).hexdigest():
             self.differences.append(f"{name}: the ledger has other bytes than OMS")
-        if held.delivered and (held.index, held.leaf_hash) != (entry.idx, leaf.hex()):
+        if not held.delivered or (held.index, held.leaf_hash) == (entry.idx, leaf.hex()):
+            self.agrees.append((self.last, entry.idx, leaf))
+        else:
             self.differences.append(
                 f"{name}: OMS holds a receipt for the index {held.index} with the leaf hash {held.leaf_hash}; "
                 f"the ledger has it at {entry.idx} with {leaf.hex()}"
@@ -275,9 +286,42 @@ class _Oms:
 class _Act:
     """Reads ACT."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, url: str, keys: Sequence[VerifierKey]) -> None:
         self._http = http
         self._url = url
+        self._is_tree_bad = False
+        self.tree = RemoteTree(self._fetch, keys)
+
+    async def find(self, job_id: str, told: _Told) -> list[str]:
+        """Find the entries that were told in the signed tree; return where it says something else."""
+        if told.shown is None or self._is_tree_bad:
+            return []
+        try:
+            if told.shown > self.tree.size:
+                await self.tree.renew()
+            return [
+                f"{job_id}.{seq}: the ledger shows it at the index {index}, and its signed tree has another entry there"
+                for seq, index, leaf in told.agrees
+                if index >= self.tree.size or await self.tree.leaf_hash(index) != leaf
+            ]
+        except TreeError as error:
+            self._is_tree_bad = True  # which is said once, and not of every entry
+            return [f"{job_id}: what the ledger shows is not in a tree that it has signed: {error}"]
+
+    async def _fetch(self, path: str) -> bytes | None:
+        for tries_left in reversed(range(MAX_TRIES)):
+            try:
+                answer = await self._http.get(self._url + path)
+            except httpx.HTTPError as error:
+                raise _no_answer("ACT", self._url, error) from error
+            if answer.status_code == httpx.codes.OK:
+                return answer.content
+            if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.INTERNAL_SERVER_ERROR):
+                return None
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not tries_left:
+                break
+            await asyncio.sleep(TRY_AGAIN_SEC)
+        raise ReconcileError(f"{self._url}{path} answered {answer.status_code}: is this the address of ACT?")
 
     async def tell(self, job_id: str, told: _Told) -> None:
         """Give the job's entries, the bytes of their events, and their leaf hashes made anew from these bytes."""

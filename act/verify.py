@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
 
-from act.domain.audit import Audit, Finding
+from act.checking import pages_of
+from act.domain.audit import Audit, Finding, Page, fork_fault
 from act.domain.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from act.domain.encoding import HASH_BYTES
 from act.domain.note import NoteError, VerifierKey
@@ -97,7 +97,14 @@ class _Tiles:
         return root
 
 
-def verify(tx: Connection, *, keys: Sequence[VerifierKey], held: Sequence[bytes] = (), on_progress: Progress) -> Report:
+def verify(
+    tx: Connection,
+    *,
+    keys: Sequence[VerifierKey],
+    held: Sequence[bytes] = (),
+    pages: Iterator[Page] | None = None,
+    on_progress: Progress,
+) -> Report:
     """Check the ledger that a transaction sees.
 
     Args:
@@ -105,6 +112,7 @@ def verify(tx: Connection, *, keys: Sequence[VerifierKey], held: Sequence[bytes]
         keys: the log's verifier keys, from elsewhere than the database. Without any, the keys that the database
             itself names are taken: that shows damage, and not somebody who had the database and made a new key.
         held: signed notes that were kept elsewhere.
+        pages: its entries, from `act.checking`; None: they are checked in this process.
         on_progress: called after each page.
 
     Raises:
@@ -113,7 +121,7 @@ def verify(tx: Connection, *, keys: Sequence[VerifierKey], held: Sequence[bytes]
     """
     position = [0]
     try:
-        return _verify(tx, keys=keys, held=held, on_progress=on_progress, position=position)
+        return _verify(tx, pages or pages_of(tx), keys=keys, held=held, on_progress=on_progress, position=position)
     except (DBAPIError, UnicodeDecodeError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(error, DBAPIError) and why_unavailable(error) is not None:
@@ -124,6 +132,7 @@ def verify(tx: Connection, *, keys: Sequence[VerifierKey], held: Sequence[bytes]
 
 def _verify(
     tx: Connection,
+    pages: Iterator[Page],
     *,
     keys: Sequence[VerifierKey],
     held: Sequence[bytes],
@@ -134,13 +143,12 @@ def _verify(
     signed, log, count = _signed_roots(tx, keys, held)
     audit, tiles = Audit(BLOCK_EVENTS), _Tiles(tx)
     _compare_root(audit, signed)
-    for page in checks.event_rows(tx):
-        for rows in _cut(page, audit.frontier.size, signed):
-            _check_types(audit, rows)
-            finding = audit.take(rows)
+    for page in pages:
+        for part in _cut(page, audit.frontier.size, signed):
+            finding = audit.take(part)
             if finding is not None:
                 raise BadLedgerError(finding)
-            tiles.take([row["leaf_hash"] for row in rows])
+            tiles.take(part.leaf_hashes)
             _compare_root(audit, signed)
         position[0] = audit.frontier.size
         on_progress("entries", position[0], max(total, position[0]))
@@ -151,6 +159,7 @@ def _verify(
     _check_tree(tx, audit, tiles)
     _check_heads(tx, audit)
     _check_blocks(tx, audit)
+    _check_forks(tx, size)
     for fault in checks.file_faults(tx):
         raise _bad(0, f"the entries are sound, and the database's file is not: {fault}")
     return Report(size, audit.frontier.root, count, max(signed, default=None), log)
@@ -212,14 +221,13 @@ def _add(signed: dict[int, bytes], checkpoint: Checkpoint) -> None:
         raise _bad(max(checkpoint.size - 1, 0), f"two checkpoints of {checkpoint.size} entries have different roots")
 
 
-def _cut(page: list[dict[str, Any]], first: int, signed: Mapping[int, bytes]) -> Iterator[list[dict[str, Any]]]:
+def _cut(page: Page, first: int, signed: Mapping[int, bytes]) -> Iterator[Page]:
     """Yield the page in pieces that end where a checkpoint does."""
-    at = 0
-    for size in range(first + 1, first + len(page)):
+    for size in range(first + 1, first + len(page.leaf_hashes)):
         if size in signed:
-            yield page[at : size - first]
-            at = size - first
-    yield page[at:]
+            yield page.upto(size - first)
+            page, first = page.since(size - first), size
+    yield page
 
 
 def _compare_root(audit: Audit, signed: Mapping[int, bytes]) -> None:
@@ -229,12 +237,6 @@ def _compare_root(audit: Audit, signed: Mapping[int, bytes]) -> None:
             max(size - 1, 0),
             f"the first {size} entries are not those that were signed: one of them, up to this one, was changed",
         )
-
-
-def _check_types(audit: Audit, rows: Sequence[Mapping[str, Any]]) -> None:
-    for index, row in enumerate(rows, start=audit.frontier.size):
-        if not isinstance(row["entry"], bytes):
-            raise _bad(index, "the entry is no longer bytes")
 
 
 def _check_tree(tx: Connection, audit: Audit, tiles: _Tiles) -> None:
@@ -270,6 +272,18 @@ def _check_blocks(tx: Connection, audit: Audit) -> None:
     for number, (one, other) in enumerate(zip_longest(expected, stored)):
         if one != other:
             raise _bad(number * BLOCK_EVENTS, f"the table blocks says {other} of its times, and the entries {one}")
+
+
+def _check_forks(tx: Connection, size: int) -> None:
+    for number, row in enumerate(checks.fork_rows(tx)):
+        wrong = (
+            fork_fault(dict(row), checks.entry_at(tx, row["idx"]))
+            if row["number"] == number
+            else "one before it is gone"
+        )
+        if wrong is not None:
+            index = row["idx"] if isinstance(row["idx"], int) and 0 <= row["idx"] < size else size
+            raise _bad(index, f"the record {row['number']} in the table forks: {wrong}")
 
 
 def _bad(index: int, detail: str) -> BadLedgerError:

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic_settings import BaseSettings
 
-from act.api import events, stream
+from act.api import events, export, forks, metrics, stream
 from act.api import health as act_health
 from act.api import jobs as act_jobs
 from act.api import proofs as act_proofs
@@ -79,8 +79,8 @@ def test_every_call_of_oms_has_its_section(call: str) -> None:
 def act_calls() -> list[str]:
     return [
         f"{method} {route.path}"
-        for router in (events.router, stream.router, act_jobs.router, act_proofs.router, act_health.router)
-        for route in router.routes
+        for module in (events, stream, export, forks, act_jobs, act_proofs, act_health, metrics)
+        for route in module.router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     ]
@@ -89,6 +89,16 @@ def act_calls() -> list[str]:
 @pytest.mark.parametrize("call", act_calls())
 def test_every_call_of_act_has_its_section(call: str) -> None:
     assert call in (ROOT / "docs" / "act.md").read_text()
+
+
+def test_every_promise_of_the_ledger_is_a_test_by_its_name() -> None:
+    promised = set(re.findall(r"^\| P([0-9]+) \|", (ROOT / "docs" / "ledger.md").read_text(), re.MULTILINE))
+    tested = {
+        number
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for number in re.findall(r"^(?:async )?def test_p([0-9]+)_", file.read_text(), re.MULTILINE)
+    }
+    assert promised == tested == set(map(str, range(1, 13)))
 
 
 def commands(group: Any, prefix: str) -> list[str]:

@@ -41,7 +41,8 @@ async def get_ready(request: Request) -> Response:
         "schema": ledger.schema,
         "followers": len(ledger.followers),
         "max_followers": ledger.followers.most,
-        "forks_refused": ledger.forks_refused,
+        "forks_refused": ledger.forks.refused,
+        "forks_recorded": ledger.forks.recorded,
     }
     fanout: Fanout | None = request.app.state.fanout
     if fanout is not None:  # readiness does not depend on it: nothing waits for the broker

@@ -31,8 +31,13 @@ class _Facts(Collector):
         yield GaugeMetricFamily("act_followers", "Live streams that are open.", value=len(ledger.followers))
         yield CounterMetricFamily(
             "act_forks_refused",
-            "Events refused for other bytes in their place.",
-            ledger.forks_refused,
+            "How often this process refused an event for other bytes in its place.",
+            ledger.forks.refused,
+        )
+        yield GaugeMetricFamily(
+            "act_forks_recorded",
+            "Different events refused as forks, ever, by any process.",
+            value=ledger.forks.recorded,
         )
         if self._signer is None:
             return

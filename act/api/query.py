@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
+MAX_FORKS_LISTED = 100
+"""A fork comes with its bytes, 64,000 at most."""
 MAX_LANES = 50
 EVENT_STREAM = "text/event-stream"
 
@@ -161,6 +163,21 @@ def read_export_query(params: QueryParams) -> tuple[str, Filters]:
     return name, filters
 
 
+def read_forks_query(params: QueryParams) -> tuple[int, int]:
+    """Return after which fork ``GET /forks`` begins, and how many it lists.
+
+    Raises:
+        InvalidInputError: a parameter is unknown or cannot be used.
+    """
+    refuse_unknown(params, ("after", "limit"))
+    reader = _Reader(params)
+    after = reader.one("after", _index)
+    limit = reader.one("limit", lambda text: _limit(text, most=MAX_FORKS_LISTED))
+    if reader.faults:
+        raise _refusal(reader.faults)
+    return -1 if after is None else after, MAX_FORKS_LISTED if limit is None else limit
+
+
 def refuse_unknown(params: QueryParams, known: Collection[str], *, repeatable: Collection[str] = ()) -> None:
     """Refuse parameters that are not ``known``, or that are given twice and not ``repeatable``.
 
@@ -227,9 +244,9 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
-def _limit(text: str) -> int:
-    if _INDEX.fullmatch(text) is None or not 1 <= int(text) <= MAX_LIMIT:
-        raise ValueError(f"must be a number from 1 to {MAX_LIMIT}; go on with after=<the last id>")
+def _limit(text: str, *, most: int = MAX_LIMIT) -> int:
+    if _INDEX.fullmatch(text) is None or not 1 <= int(text) <= most:
+        raise ValueError(f"must be a number from 1 to {most}; go on with after=<the last id>")
     return int(text)
 
 

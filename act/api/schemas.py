@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from act.api.query import DEFAULT_LIMIT, EVENT_STREAM, EXPORT_FORMATS, MAX_LIMIT
+from act.api.query import DEFAULT_LIMIT, EVENT_STREAM, EXPORT_FORMATS, MAX_FORKS_LISTED, MAX_LIMIT
 from act.contract import BATCH_CONTENT_TYPE, EVENT, EVENT_CONTENT_TYPE, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, STATUSES
 from hmskit.problems import PROBLEM_CONTENT_TYPE, PROBLEM_SCHEMA
 
@@ -112,6 +112,7 @@ READY = _object(
         "followers": _COUNT,
         "max_followers": _COUNT,
         "forks_refused": {**_COUNT, "description": "Since the start. Anything but 0 needs somebody to look."},
+        "forks_recorded": {**_COUNT, "description": "Different ones, ever, of all processes: `GET /forks` shows them."},
     },
     "Events can be taken.",
 )
@@ -288,6 +289,31 @@ GET_EXPORT: dict[str, Any] = {
     },
 }
 
+FORK = _object(
+    {
+        "id": {**_COUNT, "description": "From 0 up, in the order in which they came."},
+        "event_id": {"type": "string", "examples": ["JOB-1.4"]},
+        "stream": {"type": "string"},
+        "seq": {"type": "integer", "minimum": 1, "description": "The place that it claims."},
+        "index": {**_NUMBER_OR_NULL, "description": "The entry that has the place; null: another one of its batch."},
+        "refused_at": _TIME,
+        "event_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "event": {"type": "string", "description": "Its bytes."},
+    },
+    "An event that was refused because other bytes have its place.",
+)
+
+GET_FORKS: dict[str, Any] = {
+    "tags": ["ledger"],
+    "responses": answers("The forks, oldest first.", {"application/json": {"type": "array", "items": FORK}}, 422, 503),
+    "openapi_extra": {
+        "parameters": [
+            parameter("after", "Forks that come after the one with this id; -1: from the first.", _INDEX),
+            parameter("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": MAX_FORKS_LISTED}),
+        ]
+    },
+}
+
 GET_JOB: dict[str, Any] = {
     "tags": ["ledger"],
     "responses": answers("The job's state.", {"application/json": _ref("Job")}, 404, 422, 503),
@@ -302,7 +328,7 @@ GET_HEALTH: dict[str, Any] = {
 
 GET_METRICS: dict[str, Any] = {
     "tags": ["health"],
-    "responses": answers("Prometheus's text format.", {"text/plain": {"schema": {"type": "string"}}}),
+    "responses": answers("Prometheus's text format.", {"text/plain": {"type": "string"}}),
 }
 
 GET_READY: dict[str, Any] = {

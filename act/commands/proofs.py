@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -27,7 +28,8 @@ KEY = typer.Option(
 Keys = Annotated[list[str] | None, KEY]
 
 
-def _read_keys(given: list[str] | None) -> tuple[VerifierKey, ...]:
+def read_keys(given: list[str] | None) -> tuple[VerifierKey, ...]:
+    """Return the verifier keys that were named; end the command where one cannot be read."""
     from act.keys import KeyFileError, read_verifiers  # noqa: PLC0415
 
     try:
@@ -49,21 +51,30 @@ def verify_ledger(
         typer.Option("--checkpoint", help="A checkpoint that you kept; repeatable.", show_default=False),
     ] = None,
     key: Keys = None,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="How many at once for a large ledger.", show_default="one a core"),
+    ] = None,
 ) -> None:
     """Check every entry, its order, the tree, the signatures, and every column that dashboards read.
 
     Reads only, also while ACT runs. Exit code 1 and the first bad index on any difference; 2: it could not be checked.
     """
+    from act.checking import cores, pages_on_cores  # noqa: PLC0415
     from act.domain.checkpoint import CheckpointError  # noqa: PLC0415
     from act.domain.note import NoteError  # noqa: PLC0415
     from act.storage.readonly import reading  # noqa: PLC0415
     from act.verify import BadLedgerError, verify  # noqa: PLC0415
 
-    keys = _read_keys(key)
+    keys = read_keys(key)
     try:
         held = [path.read_bytes() for path in checkpoint or ()]
-        with reading(database) as tx, progress_bar() as on_progress:
-            report = verify(tx, keys=keys, held=held, on_progress=on_progress)
+        with (
+            reading(database) as tx,
+            progress_bar() as on_progress,
+            closing(pages_on_cores(tx, database, processes=processes or cores())) as pages,
+        ):
+            report = verify(tx, keys=keys, held=held, pages=pages, on_progress=on_progress)
     except BadLedgerError as error:
         _bad(error)
     except (CannotOpenError, OSError) as error:
@@ -101,7 +112,7 @@ def verify_proof_file(
     from act.domain.tlog_proof import ProofFileError, TlogProof, verify_proof  # noqa: PLC0415
     from act.domain.tree import ProofError  # noqa: PLC0415
 
-    keys = _read_keys(key)
+    keys = read_keys(key)
     if not keys:
         give_up("the log's verifier key is needed: --key, or ACT_VERIFIER_KEY", code=NOT_CHECKED)
     try:
@@ -136,7 +147,7 @@ def watch_log(
     """
     from act.watch import CannotWatchError, RewrittenError, look  # noqa: PLC0415
 
-    keys = _read_keys(key)
+    keys = read_keys(key)
     if not keys:
         typer.echo("warning: no --key: who signed the checkpoint is not checked", err=True)
     try:

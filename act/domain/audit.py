@@ -7,14 +7,15 @@ summed up beside the entries: the head of each stream, and the times in each blo
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from act.contract import ENTRY_PREFIX, EVENT, leaf_hash
+from act.contract import ENTRY_PREFIX, EVENT, entry_bytes, event_bytes, leaf_hash
 from act.domain.posted import facts_of
 from act.domain.tree import Frontier, append
 
@@ -72,6 +73,94 @@ def difference(derived: Mapping[str, Any], stored: Mapping[str, Any]) -> str | N
     return None
 
 
+def fork_fault(fork: Mapping[str, Any], entry: bytes | None) -> str | None:
+    """Return what is wrong with the record of an event that was refused as a fork; None where nothing is.
+
+    Args:
+        fork: the row.
+        entry: what stands at its ``idx``, an entry that is sound; None where there is none.
+    """
+    event = fork["event"]
+    if not isinstance(event, bytes) or hashlib.sha256(event).digest() != fork["sha256"]:
+        return "its bytes are not those of its digest"
+    try:
+        place = _place(entry_bytes(0, event))
+    except EntryError as error:
+        return str(error)
+    if place != (fork["stream"], fork["seq"]):
+        return f"its columns say {_short(fork['stream'])}.{fork['seq']}, and its bytes {_short(place[0])}.{place[1]}"
+    if fork["idx"] is not None and (entry is None or _place(entry) != place or event_bytes(entry) == event):
+        return f"the entry {fork['idx']} is not another event in its place"
+    return None
+
+
+def _place(entry: bytes) -> tuple[str, int]:
+    derived = derive(entry)
+    return derived["stream"], derived["seq"]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries that follow each other, each good by itself: what `Audit` needs of them.
+
+    Attributes:
+        leaf_hashes: made of their bytes.
+        places: the stream and ``seq`` of each.
+        times: the ``ts_ms`` of each.
+        finding: what is wrong with the entry after them; None: nothing is.
+    """
+
+    leaf_hashes: list[bytes]
+    places: list[tuple[str, int]]
+    times: list[int]
+    finding: Finding | None = None
+
+    def upto(self, count: int) -> Page:
+        """Return the first ``count`` entries."""
+        return Page(self.leaf_hashes[:count], self.places[:count], self.times[:count])
+
+    def since(self, count: int) -> Page:
+        """Return all behind the first ``count`` entries."""
+        return Page(self.leaf_hashes[count:], self.places[count:], self.times[count:], self.finding)
+
+
+def check_rows(rows: Iterable[Mapping[str, Any]], *, first: int) -> Page:
+    """Check each row by itself: its index, its entry, and that every column says what the entry says.
+
+    Args:
+        rows: with all columns of ``events``.
+        first: the index that the first of them must have.
+    """
+    page = Page([], [], [])
+    for index, row in enumerate(rows, start=first):
+        try:
+            derived = _checked(row, index)
+        except EntryError as error:
+            return replace(page, finding=Finding(index, str(error)))
+        page.leaf_hashes.append(derived["leaf_hash"])
+        page.places.append((derived["stream"], derived["seq"]))
+        page.times.append(derived["ts_ms"])
+    return page
+
+
+def _checked(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return what the row's entry says.
+
+    Raises:
+        EntryError: the row is not the one of this index, or says something else than its entry.
+    """
+    if row["idx"] != index:
+        raise EntryError(f"an entry is missing: the next one in the database has the index {row['idx']}")
+    if not isinstance(row["entry"], bytes):
+        raise EntryError("the entry is no longer bytes")
+    derived = derive(row["entry"])
+    if {**derived, "idx": index, "entry": row["entry"]} != row:  # all at once: a million rows are like this
+        wrong = difference(derived, row)
+        if wrong is not None:
+            raise EntryError(wrong)
+    return derived
+
+
 @dataclass(slots=True)
 class Audit:
     """Goes over the ledger from its first entry on, in the order of the index, and keeps what must hold at its end.
@@ -91,28 +180,20 @@ class Audit:
     spans: list[tuple[int, int]] = field(default_factory=list)
     _open: tuple[int, int] | None = None
 
-    def take(self, rows: Iterable[Mapping[str, Any]]) -> Finding | None:
-        """Take the next rows, each with ``idx``, ``entry`` and the columns of `derive`; return the first that is bad.
+    def take(self, page: Page) -> Finding | None:
+        """Take the next entries; return the first that is bad.
 
         After a finding the audit is over: what it keeps is worth nothing. To compare a checkpoint's root with
-        ``frontier.root``, let a call end where ``frontier.size`` is the checkpoint's.
+        ``frontier.root``, let a page end where ``frontier.size`` is the checkpoint's.
         """
-        leaves: list[bytes] = []
-        for row in rows:
-            index = self.frontier.size + len(leaves)
-            if row["idx"] != index:
-                return Finding(index, f"an entry is missing: the next one in the database has the index {row['idx']}")
-            try:
-                derived = derive(row["entry"])
-            except EntryError as error:
-                return Finding(index, str(error))
-            wrong = difference(derived, row) or self._misplaced(derived["stream"], derived["seq"])
+        size = self.frontier.size
+        for index, ((stream, seq), ts_ms) in enumerate(zip(page.places, page.times, strict=True), start=size):
+            wrong = self._misplaced(stream, seq)
             if wrong is not None:
                 return Finding(index, wrong)
-            leaves.append(derived["leaf_hash"])
-            self._span(index, derived["ts_ms"])
-        self.frontier, _ = append(self.frontier, leaves)
-        return None
+            self._span(index, ts_ms)
+        self.frontier, _ = append(self.frontier, page.leaf_hashes)
+        return page.finding
 
     def _misplaced(self, stream: str, seq: int) -> str | None:
         expected = self.heads.get(stream, 0) + 1

@@ -75,11 +75,29 @@ class NotFoundError(ActError):
 
 
 class ForkError(ActError):
-    """An event's place in its stream is taken by other bytes: two histories of one job. For good."""
+    """An event's place in its stream is taken by other bytes: two histories of one job. For good.
+
+    Attributes:
+        stream: whose place it is.
+        seq: which place.
+        ledger_index: the entry that has it; None where both stand in one batch.
+        event: the bytes that are refused.
+    """
 
     code = "fork"
     status = 409
     title = "The ledger has another event in this place"
+
+    def __init__(
+        self, detail: str, *, stream: str, seq: int, position: int, ledger_index: int | None, event: bytes
+    ) -> None:
+        event_id = f"{stream}.{seq}"
+        members = {"event_id": event_id, "stream": stream, "seq": seq, "index": position, "ledger_index": ledger_index}
+        super().__init__(detail, members=members)
+        self.stream = stream
+        self.seq = seq
+        self.ledger_index = ledger_index
+        self.event = event
 
 
 class GapError(ActError):

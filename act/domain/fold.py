@@ -77,10 +77,11 @@ class JobFold:
 
     def _take_job(self, entry: Entry) -> None:
         if entry.status == "resumed":
-            # `queued` means that nothing was handed out yet; a pause does not change that.
+            # `queued` means that nothing was handed out yet, nor the job restarted; a pause does not change that.
             self.state = "running" if self._was_started else "queued"
         else:
             self.state = _JOB_STATES.get(entry.status, self.state)
+            self._was_started = self._was_started or entry.status == "restarted"
 
     def _take_task(self, entry: Entry, task_id: str) -> None:
         task = self._tasks.get(task_id)

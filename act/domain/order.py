@@ -84,18 +84,15 @@ def is_new(batch: Sequence[Placed], *, heads: Mapping[str, int], kept: Mapping[P
 
 
 def _fork(event: Placed, position: int, *, ledger_index: int | None) -> ForkError:
-    event_id = f"{event.stream}.{event.seq}"
     where = "earlier in this batch" if ledger_index is None else f"in the ledger, at index {ledger_index}"
     return ForkError(
-        f"{event_id} stands {where} with other bytes. It is never overwritten, and nothing of this batch was "
-        "appended: find out who wrote this stream twice.",
-        members={
-            "event_id": event_id,
-            "stream": event.stream,
-            "seq": event.seq,
-            "index": position,
-            "ledger_index": ledger_index,
-        },
+        f"{event.stream}.{event.seq} stands {where} with other bytes. It is never overwritten, and nothing of this "
+        "batch was appended: find out who wrote this stream twice.",
+        stream=event.stream,
+        seq=event.seq,
+        position=position,
+        ledger_index=ledger_index,
+        event=event.raw,
     )
 
 

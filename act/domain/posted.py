@@ -9,15 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from act.contract import EVENT, MAX_EVENT_BYTES, Event, EventData, parse_time_ms
+from act.contract import EVENT, MAX_EVENT_BYTES, Event, parse_time_ms
 from act.domain.errors import Fault, InvalidInputError
 from act.domain.split import Slice, split
 
 MAX_FAULTS = 20
 """How many faults one answer lists: enough to see what is wrong with a producer."""
-
-_DETAIL_FIELDS = frozenset({"detail"})
-_PLAIN_FIELDS = tuple(name for name in EventData.model_fields if name not in _DETAIL_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +46,16 @@ def facts_of(event: Event) -> dict[str, Any]:
     where there are none: a later OMS may say more).
     """
     data = event.data
-    facts: dict[str, Any] = {name: getattr(data, name) for name in _PLAIN_FIELDS}
-    facts["stream"] = event.stream
-    facts["seq"] = event.seq
-    facts["event_id"] = event.id
-    facts["entity"] = event.type.split(".", 2)[1]
-    facts["ts_ms"] = parse_time_ms(event.time)
-    facts["detail"] = to_json(data.detail).decode()
-    facts["extra"] = to_json(data.__pydantic_extra__).decode() if data.__pydantic_extra__ else None
-    return facts
+    return {
+        **data.__dict__,  # the model's own fields; those that it does not know are beside it
+        "stream": event.stream,
+        "seq": event.seq,
+        "event_id": event.id,
+        "entity": event.entity,
+        "ts_ms": parse_time_ms(event.time),
+        "detail": to_json(data.detail).decode(),
+        "extra": to_json(data.__pydantic_extra__).decode() if data.__pydantic_extra__ else None,
+    }
 
 
 def read_posted(body: bytes) -> list[Posted]:

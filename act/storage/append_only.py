@@ -1,6 +1,7 @@
 """What makes the database itself refuse to change, remove or replace what it keeps, whoever asks: its owner too.
 
-What it keeps are the events, the full tiles of the tree over them, and the checkpoints that were signed.
+What it keeps are the events, the full tiles of the tree over them, the checkpoints that were signed, and the events
+that were refused as forks.
 """
 
 from __future__ import annotations
@@ -86,6 +87,23 @@ _SQLITE_CHECKPOINTS = (
     """,
 )
 
+_SQLITE_FORKS = (
+    """
+    CREATE TRIGGER forks_no_update BEFORE UPDATE ON forks
+    BEGIN SELECT RAISE(ABORT, 'forks is append-only: no row is ever changed'); END
+    """,
+    """
+    CREATE TRIGGER forks_no_delete BEFORE DELETE ON forks
+    BEGIN SELECT RAISE(ABORT, 'forks is append-only: no row is ever removed'); END
+    """,
+    """
+    CREATE TRIGGER forks_no_replace BEFORE INSERT ON forks
+    WHEN NEW.number IS NOT (SELECT coalesce(max(number) + 1, 0) FROM forks)
+    OR EXISTS (SELECT 1 FROM forks WHERE stream = NEW.stream AND seq = NEW.seq AND sha256 = NEW.sha256)
+    BEGIN SELECT RAISE(ABORT, 'forks is append-only: a row has the next number, and bytes that are new there'); END
+    """,
+)
+
 _POSTGRESQL_REFUSE = """
     CREATE FUNCTION kept_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -127,9 +145,18 @@ _POSTGRESQL_CHECKPOINTS = (  # after the tiles, whose function it shares
     "ALTER TABLE checkpoints ENABLE ALWAYS TRIGGER checkpoints_forward",
 )
 
+_POSTGRESQL_FORKS = (  # after the tiles, too
+    """
+    CREATE TRIGGER forks_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON forks
+    FOR EACH STATEMENT EXECUTE FUNCTION kept_refuse()
+    """,
+    "ALTER TABLE forks ENABLE ALWAYS TRIGGER forks_append_only",
+)
+
 APPEND_ONLY: dict[str, dict[str, tuple[str, ...]]] = {
     "events": {"sqlite": _SQLITE, "postgresql": _POSTGRESQL},
     "tiles": {"sqlite": _SQLITE_TILES, "postgresql": _POSTGRESQL_TILES},
     "checkpoints": {"sqlite": _SQLITE_CHECKPOINTS, "postgresql": _POSTGRESQL_CHECKPOINTS},
+    "forks": {"sqlite": _SQLITE_FORKS, "postgresql": _POSTGRESQL_FORKS},
 }
 """By table and database: the statements that follow the table's own."""

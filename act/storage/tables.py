@@ -1,8 +1,8 @@
 """The ledger's tables, as the newest migration leaves them. A test holds the two equal.
 
-``events`` is the ledger: the database itself refuses to change or remove its rows (`append_only`), those of ``tiles``
-and those of ``checkpoints``. ``heads``, ``blocks``, ``tree`` and ``tiles`` are derived from the events and could be
-built again from them.
+``events`` is the ledger: the database itself refuses to change or remove its rows (`append_only`), and those of
+``tiles``, ``checkpoints`` and ``forks``. ``heads``, ``blocks``, ``tree`` and ``tiles`` are derived from the events and
+could be built again from them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from act.storage.append_only import APPEND_ONLY
 
-SCHEMA_REVISION = "act_0004"
+SCHEMA_REVISION = "act_0005"
 """The revision that this code needs. The service's name is in it: a database of OMS is never taken for a ledger."""
 
 LOCK_ID = 1
@@ -167,6 +167,22 @@ signing = Table(
     Column("holder", Text),
     Column("lease_until_ms", BigInteger, nullable=False),
     CheckConstraint(f"id = {SIGNING_ID}", name="signing_one_row"),
+)
+
+forks = Table(
+    "forks",
+    metadata,
+    # Events that were refused because their place was taken by other bytes: two histories of one job. `idx` is the
+    # entry that has the place; null where both stood in one batch, of which nothing was taken.
+    Column("number", _NUMBER, primary_key=True, autoincrement=False),
+    Column("stream", _KEY, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("idx", BigInteger),
+    Column("refused_us", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("event", LargeBinary, nullable=False),
+    UniqueConstraint("stream", "seq", "sha256", name="forks_once"),
+    CheckConstraint("length(sha256) = 32", name="forks_sha256"),
 )
 
 for name, by_database in APPEND_ONLY.items():

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, tuple_
 
 from act.storage.entries import add_events, close_blocks, heads_of, move_heads
-from act.storage.tables import blocks, checkpoints, events, fanout, heads, tiles
+from act.storage.tables import blocks, checkpoints, events, fanout, forks, heads, tiles
 from act.storage.tree import grown, write_growth
 
 _ROWS = select(events).where(events.c.idx >= bindparam("first")).order_by(events.c.idx).limit(bindparam("count"))
@@ -27,6 +27,7 @@ _CHECKPOINTS = (
     .order_by(checkpoints.c.size, checkpoints.c.key)
     .limit(bindparam("count"))
 )
+_FORKS = select(forks).where(forks.c.number >= bindparam("first")).order_by(forks.c.number).limit(bindparam("count"))
 
 
 def rows_from(tx: Connection, first: int, *, count: int) -> Sequence[RowMapping]:
@@ -54,10 +55,21 @@ def checkpoints_after(tx: Connection, size: int, key: str, *, count: int) -> Seq
     return tx.execute(_CHECKPOINTS, {"size": size, "key": key, "count": count}).mappings().all()
 
 
+def forks_from(tx: Connection, first: int, *, count: int) -> Sequence[RowMapping]:
+    """Return the rows of ``forks`` from the number ``first`` on, at most ``count``."""
+    return tx.execute(_FORKS, {"first": first, "count": count}).mappings().all()
+
+
 def add_checkpoints(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows of another ledger's ``checkpoints`` as they are."""
     if rows:
         tx.execute(insert(checkpoints), list(rows))
+
+
+def add_forks(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows of another ledger's ``forks`` as they are."""
+    if rows:
+        tx.execute(insert(forks), list(rows))
 
 
 def add_rows(tx: Connection, rows: Sequence[Mapping[str, Any]], *, size_before: int) -> None:

@@ -17,12 +17,13 @@ from act.domain.filters import Filters
 from act.domain.tlog_proof import TlogProof
 from act.ledger import last_index, start, stream
 from act.storage.checkpoints import Signed, last_signed, recent_signed, stored_entries
+from act.storage.forks import Fork, newest_forks
 
 ROWS = 50
 """How many of a job's events one page lists."""
 
 NEWEST = 10
-"""How many of the newest entries, and of the newest checkpoints, are listed."""
+"""How many of the newest entries, checkpoints and forks are listed."""
 
 # What is shown of an entry, and where its event says so. The browser compares each with the bytes that it has proven.
 _FACTS = (
@@ -50,10 +51,12 @@ class Head:
     Attributes:
         size: how many entries it has now.
         checkpoints: the newest, newest first; the first covers what can be proven.
+        forks: the newest events that were refused as forks, newest first.
     """
 
     size: int
     checkpoints: Sequence[Signed]
+    forks: Sequence[Fork]
 
     @property
     def signed(self) -> Signed | None:
@@ -104,7 +107,7 @@ class Shown:
 
 def head(tx: Connection) -> Head:
     """Return where the ledger stands."""
-    return Head(last_index(tx) + 1, recent_signed(tx, NEWEST))
+    return Head(last_index(tx) + 1, recent_signed(tx, NEWEST), newest_forks(tx, NEWEST))
 
 
 def newest_rows(tx: Connection) -> Rows:

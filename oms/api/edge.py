@@ -72,6 +72,15 @@ async def read_object(request: Request, model: type[B], *, may_be_empty: bool = 
     return validated(read_json(body), model)
 
 
+async def read_value(request: Request) -> Any:  # noqa: ANN401 - any JSON
+    """Return the body, whatever JSON it is.
+
+    Raises:
+        Problem: it is none.
+    """
+    return read_json(await read_body(request, limit_bytes=settings_of(request).max_body))
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[B, W, R]):
     """A call whose body is one object, or a list of them: what an object must be, and which verb runs on it."""
@@ -161,9 +170,10 @@ def problem_responses(*statuses: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def body_of(model: type[BaseModel], *, or_list: bool = False) -> dict[str, Any]:
-    """Describe a body that the call reads by itself, for the OpenAPI document."""
-    schema: dict[str, Any] = _inlined(model.model_json_schema())
+def body_of(*models: type[BaseModel], or_list: bool = False) -> dict[str, Any]:
+    """Describe a body that the call reads by itself, for the OpenAPI document; it is one of ``models``."""
+    schemas: list[dict[str, Any]] = [_inlined(model.model_json_schema()) for model in models]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     if or_list:
         schema = {"anyOf": [schema, {"type": "array", "maxItems": MAX_LIST_ITEMS, "items": schema}]}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from oms.api.control_schemas import ControlBody
 from oms.api.edge import body_of, json_response, problem_responses, read_object, service_of, trace_of
-from oms.api.lane_schemas import LaneBody, LaneStandsAnswer, LanesView
+from oms.api.lane_schemas import LaneStandsAnswer, LanesView
 from oms.api.schemas import Name
 from oms.sequencer.pause_lane import PauseLane, ResumeLane, pause_lanes, resume_lanes
 from oms.sequencer.views import lanes_view
@@ -26,23 +27,23 @@ async def list_lanes(request: Request) -> Response:
 # A lane's name may hold any text, a slash too.
 @router.post(
     "/lanes/{lane:path}/pause",
-    openapi_extra=body_of(LaneBody),
+    openapi_extra=body_of(ControlBody),
     responses={200: {"model": LaneStandsAnswer}, **problem_responses("403", "404", "413", "422", "503")},
 )
 async def pause_lane(request: Request, lane: Name) -> Response:
     """Let the lane hand out nothing until it is resumed; what runs may still be completed."""
-    body = await read_object(request, LaneBody, may_be_empty=True)
+    body = await read_object(request, ControlBody, may_be_empty=True)
     wish = PauseLane(lane=lane, reason=body.reason, actor=body.actor, trace=trace_of(request))
     return json_response(await service_of(request).writer.run(pause_lanes, wish))
 
 
 @router.post(
     "/lanes/{lane:path}/resume",
-    openapi_extra=body_of(LaneBody),
+    openapi_extra=body_of(ControlBody),
     responses={200: {"model": LaneStandsAnswer}, **problem_responses("403", "404", "413", "422", "503")},
 )
 async def resume_lane(request: Request, lane: Name) -> Response:
     """Let the lane hand out again, and wake the pulls that wait for it."""
-    body = await read_object(request, LaneBody, may_be_empty=True)
+    body = await read_object(request, ControlBody, may_be_empty=True)
     wish = ResumeLane(lane=lane, reason=body.reason, actor=body.actor, trace=trace_of(request))
     return json_response(await service_of(request).writer.run(resume_lanes, wish))

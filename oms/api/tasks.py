@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from hmskit.problems import invalid
 from oms.api.edge import (
     Call,
     body_of,
     json_response,
     problem_responses,
     read_object,
+    read_value,
     service_of,
     settings_of,
     trace_of,
+    validated,
 )
+from oms.api.lane_schemas import ReroutedManyAnswer, RerouteManyBody
 from oms.api.schemas import (
     CompleteBody,
     ErrorDetail,
@@ -35,6 +40,7 @@ from oms.api.schemas import (
     TasksQuery,
     TaskView,
 )
+from oms.domain.task import TaskStatus
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
 from oms.sequencer.heartbeat import Heartbeat, heartbeat
@@ -42,6 +48,7 @@ from oms.sequencer.lists import TaskFilter, tasks_page
 from oms.sequencer.pull import LeasedTask, Pull
 from oms.sequencer.release import Release, release
 from oms.sequencer.reroute import Reroute, Rerouted, reroute
+from oms.sequencer.reroute_many import RerouteMany, Where, reroute_many
 from oms.sequencer.retry import Retry, retry
 from oms.sequencer.views import task_view
 from oms.sequencer.writer import Writer
@@ -166,12 +173,23 @@ async def release_task(request: Request) -> Response:
 
 @router.post(
     "/reroute",
-    openapi_extra=body_of(RerouteBody),
-    responses={200: {"model": ReroutedAnswer}, **problem_responses("403", "404", "409", "413", "422", "503")},
+    openapi_extra=body_of(RerouteBody, RerouteManyBody),
+    responses={
+        200: {"model": ReroutedAnswer | ReroutedManyAnswer},
+        **problem_responses("403", "404", "409", "413", "422", "503"),
+    },
 )
 async def reroute_task(request: Request) -> Response:
-    """Move a task to the end of another lane, whoever has it: a running one is taken from its worker."""
-    body = await read_object(request, RerouteBody)
+    """Move a task to the end of another lane, whoever has it: a running one is taken from its worker.
+
+    With `where` instead of `task_id` all tasks that it means are moved, and `dry_run` tells which those are.
+    """
+    value = await read_value(request)
+    if isinstance(value, dict) and ("task_id" in value) == ("where" in value):
+        raise invalid("Give either task_id, to move one task, or where, to move many.")
+    if isinstance(value, dict) and "where" in value:
+        return await _reroute_many(request, validated(value, RerouteManyBody))
+    body = validated(value, RerouteBody)
     wish = Reroute(
         task_id=body.task_id,
         new_lane=body.new_lane,
@@ -182,6 +200,29 @@ async def reroute_task(request: Request) -> Response:
         trace=trace_of(request),
     )
     return json_response(_rerouted(await service_of(request).writer.run(reroute, wish)))
+
+
+async def _reroute_many(request: Request, body: RerouteManyBody) -> Response:
+    order = RerouteMany(
+        where=Where(
+            lane=body.where.lane,
+            plan=body.where.plan,
+            status=None if body.where.status is None else TaskStatus(body.where.status),
+            older_than_sec=body.where.older_than_sec,
+            worker=body.where.worker,
+        ),
+        new_lane=body.new_lane,
+        reason=body.reason,
+        limit=body.max,
+        is_dry_run=body.dry_run,
+        actor=body.actor,
+        strict=settings_of(request).strict_lanes,
+        trace=trace_of(request),
+    )
+    answer = asdict(await reroute_many(service_of(request), order))
+    if answer["warning"] is None:
+        del answer["warning"]
+    return json_response(answer)
 
 
 def _rerouted(rerouted: Rerouted) -> dict[str, Any]:

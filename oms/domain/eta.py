@@ -13,7 +13,6 @@ from enum import StrEnum
 
 from oms.domain.eta_history import History, Place, Visit
 from oms.domain.eta_lane import MIN_KNOWN, LaneNow
-from oms.domain.plan import LaneKind
 
 LOW, HIGH = 0.2, 0.8
 MIN_JOBS = 30
@@ -186,7 +185,7 @@ def _alike(
     phase = standing.phase
     at = history.at(standing.activity)
     by_queue = phase is Phase.QUEUED and here.drains
-    if by_queue and here.kind is LaneKind.MACHINE:
+    if by_queue and here.always_looks:
         as_long: Sequence[Place] = at
     else:
         as_long = [place for place in at if _stood_for(place, phase, elapsed_ms)]
@@ -295,7 +294,7 @@ class _Replay:
             from_ms = max(from_ms, here.opening_ms(self._now_ms, ahead=standing.ahead))
         elif here.drains:
             queue_ms = here.queue_ms(standing.ahead, self._random_unit)
-            if here.kind is LaneKind.MACHINE:
+            if here.always_looks:
                 wait_ms = queue_ms + here.pick_up_ms()
             elif self._likeness is Likeness.QUEUE:
                 wait_ms = queue_ms

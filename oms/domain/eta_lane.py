@@ -77,6 +77,11 @@ class LaneNow:
         """Whether it can be told from its queue when it comes to a task. A vendor takes what it takes when it comes."""
         return self.kind is not LaneKind.VENDOR and self.hands > 0 and len(self.work_ms) >= MIN_KNOWN
 
+    @property
+    def always_looks(self) -> bool:
+        """Whether its queue alone tells when it comes to a task: machines look all the time, people when they do."""
+        return self.drains and self.kind is LaneKind.MACHINE
+
     def queue_ms(self, ahead: int, random_unit: Callable[[], float]) -> float:
         """Return how long ``ahead`` tasks keep the lane from the next, in its open time; chance draws what they take.
 

@@ -59,7 +59,10 @@ def method(forecast: Forecast, lane: LaneNow | None) -> str:
         at = "their start"
     else:
         at = f"the wait after {standing.activity}"
-    parts = [f"{_counted(forecast.jobs, 'finished job')} of this plan {_ALIKE[forecast.likeness].format(at=at)}"]
+    alike = _ALIKE[forecast.likeness].format(at=at)
+    if standing.phase is Phase.QUEUED and lane is not None and lane.always_looks:
+        alike = alike.replace(" for as long", "")
+    parts = [f"{_counted(forecast.jobs, 'finished job')} of this plan {alike}"]
     if standing.phase is Phase.QUEUED and lane is not None:
         parts.append(
             f"{_counted(standing.ahead, 'task')} ahead and {_counted(lane.workers, 'worker')} seen in its lane"

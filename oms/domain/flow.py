@@ -18,8 +18,17 @@ from oms.domain.condition import ConditionError
 from oms.domain.digest import canonical_json
 from oms.domain.errors import ConflictError
 from oms.domain.flow_failures import child_failed, no_signal, rounds_used_up, undecided
-from oms.domain.flow_start import begin_block, begin_items, begin_round, begin_undo, holds, wait_on
-from oms.domain.flow_stop import check_may_reopen, stop, stop_block
+from oms.domain.flow_start import (
+    CHILD_TIMER,
+    MORE_TIMER,
+    begin_block,
+    begin_items,
+    begin_round,
+    begin_undo,
+    holds,
+    wait_on,
+)
+from oms.domain.flow_stop import check_may_reopen, clear_timers, stop, stop_block
 from oms.domain.plan import Block, ForEach, OnFailure, OnTimeout, Parallel, Plan, Repeat, Step, SubPlan, Wait
 from oms.domain.run import (
     BlockKind,
@@ -45,6 +54,7 @@ class Flow:
         self._ground = ground
         self._queue: deque[Branch] = deque()
         self._items_left = MAX_ITEMS_BEGUN
+        self._to_go_on_with: set[str] = set()
 
     # What happens to a job.
 
@@ -146,14 +156,14 @@ class Flow:
 
     def cancel(self, ending: Ending) -> None:
         """Stop everything, undo what was done, and end the job as cancelled."""
-        stop(self._ground, self._branch(""), by="cancel", keep=False)
+        stop(self._ground, self._branch(""), by="cancel", keep=False, keep_items=self._plan.has_undo)
         self._end(ending)
         self._work()
 
     def stop_before(self, position: int) -> None:
         """Stop everything, and stand before an entry of the sequence."""
         sequence = self._branch("")
-        stop(self._ground, sequence, by="restart", keep=False)
+        stop(self._ground, sequence, by="restart", keep=False, keep_items=self._plan.has_undo)
         sequence.position = position - 1
         sequence.task_id = None
         self._ground.changed(sequence)
@@ -213,9 +223,12 @@ class Flow:
     def _begin_items(self, block: BlockRun) -> None:
         node = paths.block_at(self._plan, block.path)
         assert isinstance(node, ForEach)
-        begun = begin_items(self._ground, block, node, most=self._items_left)
+        begun, wanted = begin_items(self._ground, block, node, most=self._items_left)
         self._items_left -= len(begun)
         self._queue.extend(begun)
+        if len(begun) < wanted and block.path not in self._to_go_on_with:
+            self._to_go_on_with.add(block.path)
+            self._ground.set_timer(block, MORE_TIMER, self._ground.now_ms)
 
     def _start_job(self, block: BlockRun, node: SubPlan) -> None:
         try:
@@ -279,7 +292,8 @@ class Flow:
         try:
             is_good = holds(self._ground, node.until, block.scope)
         except ConditionError as error:
-            self._fail_block(block, undecided(self._plan, branch, error))
+            around = self._branch(paths.parent_of(block.path))
+            self._fail_block(block, undecided(self._plan, around, error))
             return
         if is_good:
             self._end_block(block, None)
@@ -290,9 +304,8 @@ class Flow:
 
     def _end_block(self, block: BlockRun, output: str | None, *, goes_on: bool = True) -> None:
         """Take a block away, its output apart, and let the branch that it stands in go on."""
-        # An activity of an item may have to be undone: then the item is still needed.
-        keep_items = block.kind is BlockKind.FOR_EACH and self._plan.has_undo
-        stop_block(self._ground, block, by="join", keep=False, keep_items=keep_items)
+        if block.kind is not BlockKind.PLAN:  # the job that it ran has ended
+            stop_block(self._ground, block, by="join", keep=False, keep_items=self._plan.has_undo)
         if block.name is not None and output is not None:
             block.state, block.output = RunState.DONE, output
             self._ground.output_given(block)
@@ -305,7 +318,7 @@ class Flow:
 
     def _fail_block(self, block: BlockRun, failure: Failure) -> None:
         block.state = RunState.FAILED
-        self._ground.clear_timers(block)
+        clear_timers(self._ground, block)
         self._ground.changed(block)
         self._fail(self._branch(paths.parent_of(block.path)), failure)
 
@@ -318,14 +331,14 @@ class Flow:
             block.failed += 1
             self._ground.changed(block)
             if block.kind is BlockKind.UNDO:
-                self._ground.remove(branch)
+                stop_block(self._ground, block, by="failure", keep=False, keep_items=False)
                 self._ground.remove(block)
                 self._undo_next(failure)
                 return
             if block.kind is BlockKind.PARALLEL and block.total - block.failed >= block.wanted:
                 return  # the others can still do it
             block.state = RunState.FAILED
-            self._ground.clear_timers(block)
+            clear_timers(self._ground, block)
             for other in self._ground.branches_of(block.path, RunState.RUNNING):
                 stop(self._ground, other, by="failure", keep=True)
             branch = self._branch(paths.parent_of(block.path))
@@ -353,21 +366,44 @@ class Flow:
         branch.state = RunState.RUNNING
         self._ground.changed(branch)
         block = self._ground.block(paths.entry_path(branch.path, branch.position))
-        if block is None or block.state is RunState.DONE or block.kind is BlockKind.PLAN:
-            if block is not None and block.state is not RunState.DONE:
+        if branch.task_id is not None or (block is not None and block.kind is BlockKind.PLAN and not _is_over(block)):
+            if block is not None:
+                if block.child_job is not None:
+                    self._ground.cancel_job(block.child_job)  # somebody may have let it run again
                 self._ground.remove(block)
-            branch.position = max(branch.position - 1, -1)
+            branch.position -= 1
             self._queue.append(branch)
-        elif block.state is RunState.HALTED:
-            block.state = RunState.RUNNING
-            self._ground.changed(block)
-            if block.kind is BlockKind.WAIT:
-                wait_on(self._ground, block)
+        elif _is_over(block):
+            self._queue.append(branch)  # it was about to go on when it was stopped
+        else:
+            assert block is not None
+            self._revive_block(block)
+
+    def _revive_block(self, block: BlockRun) -> None:
+        assert block.state is RunState.HALTED, block
+        block.state = RunState.RUNNING
+        self._ground.changed(block)
+        if block.kind is BlockKind.WAIT:
+            wait_on(self._ground, block)
+            if block.signal is not None:
                 self._take_signal(block)
-            for inner in self._ground.branches_of(block.path, RunState.HALTED):
-                self._revive(inner)
-            if block.kind is BlockKind.FOR_EACH:
-                self._begin_items(block)
+            return
+        for inner in self._ground.branches_of(block.path, RunState.HALTED):
+            self._revive(inner)
+        for inner in self._ground.branches_of(block.path, RunState.FAILED):
+            self._listen(inner)
+        if block.kind is BlockKind.FOR_EACH:
+            self._begin_items(block)
+
+    def _listen(self, branch: Branch) -> None:
+        """Hear how the jobs stand that have failed in a branch: while it was stopped, no news of them counted."""
+        block = self._ground.block(paths.entry_path(branch.path, branch.position))
+        if block is None or block.state is not RunState.FAILED:
+            return
+        if block.child_job is not None:
+            self._ground.set_timer(block, CHILD_TIMER, self._ground.now_ms)
+        for inner in self._ground.branches_of(block.path, RunState.FAILED):
+            self._listen(inner)
 
     # What there is.
 
@@ -380,3 +416,8 @@ class Flow:
         block = self._ground.block(path)
         assert block is not None, f"no block {path!r}"
         return block
+
+
+def _is_over(block: BlockRun | None) -> bool:
+    """Tell whether a block is done: of one without a name, nothing is left then."""
+    return block is None or block.state is RunState.DONE

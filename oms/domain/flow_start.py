@@ -11,6 +11,8 @@ from oms.domain.run import BlockKind, BlockRun, Branch, Ground, RunState
 
 WAIT_TIMER = "wait"
 MORE_TIMER = "more"
+CHILD_TIMER = "child"
+"""What a timer is for: a wait's time is up, more items may begin, there is news of a job that is a step."""
 
 
 def begin_block(ground: Ground, branch: Branch, node: Block) -> tuple[BlockRun, list[Branch]] | None:
@@ -46,19 +48,18 @@ def begin_undo(ground: Ground, job_id: int, number: int, scope: str) -> Branch:
     return _branch(ground, block, 0, "0")
 
 
-def begin_items(ground: Ground, block: BlockRun, node: ForEach, *, most: int) -> list[Branch]:
-    """Begin as many further items as may run, up to ``most``; where more may, a timer goes on with them at once."""
+def begin_items(ground: Ground, block: BlockRun, node: ForEach, *, most: int) -> tuple[list[Branch], int]:
+    """Begin as many further items as may run, up to ``most``; return them, and how many may run."""
     free = (node.max_parallel or block.total) - (block.begun - block.done - block.failed)
     wanted = min(free, block.total - block.begun)
-    if wanted > most:
-        ground.set_timer(block, MORE_TIMER, ground.now_ms)
     items = ground.branches_of(block.path, RunState.WAITING, limit=min(wanted, most)) if min(wanted, most) > 0 else []
     for item in items:
         item.state = RunState.RUNNING
         ground.changed(item)
-    block.begun += len(items)
-    ground.changed(block)
-    return items
+    if items:
+        block.begun += len(items)
+        ground.changed(block)
+    return items, wanted
 
 
 def begin_round(ground: Ground, block: BlockRun) -> Branch:

@@ -44,10 +44,14 @@ def ancestors(branch: str) -> list[str]:
     return ["/".join(parts[: index + 1]) for index in range(len(parts))]
 
 
-def entry_of(path: str) -> int:
-    """Return the entry of the sequence in which something lies; -1 for what undoes an activity."""
-    entry = path.partition("/")[0].partition(".")[0]
-    return -1 if entry.startswith(UNDO) else int(entry)
+def is_in_undo(path: str) -> bool:
+    """Tell whether something undoes an activity, or lies in what does."""
+    return any(part.startswith(UNDO) for part in path.split("/"))
+
+
+def is_given_up(path: str, position: int) -> bool:
+    """Tell whether something goes where a job runs again from an entry: all from there on, and what was undone."""
+    return is_in_undo(path) or int(path.partition("/")[0].partition(".")[0]) >= position
 
 
 def is_undo(block: str) -> bool:

@@ -94,10 +94,11 @@ class OutputSchema:
         except ValueError as error:
             raise SchemaError((), str(error).splitlines()[0]) from None
 
-    def faults(self, output: object) -> tuple[Fault, ...]:
-        """Return what is wrong with an output, at most 20 faults; none means that it fits.
+    def faults(self, output: object, *, called: str = "output") -> tuple[Fault, ...]:
+        """Return what is wrong with an output, or an input, at most 20 faults; none means that it fits.
 
-        ``loc`` starts with ``output`` and is the place inside it; of a key that is missing, the place where it belongs.
+        ``loc`` starts with what it is ``called`` in the request and is the place inside it; of a key that is missing,
+        the place where it belongs.
         """
         try:
             size = measure(output)
@@ -105,8 +106,8 @@ class OutputSchema:
                 return ()
             errors = self._errors(output) if size.values <= MAX_LISTED_VALUES else [self._first_error(output)]
         except (NotPlainError, jsonschema_rs.ReferencingError) as error:
-            return (Fault(("output",), str(error)),)
-        return tuple(_fault(error) for error in errors)
+            return (Fault((called,), str(error)),)
+        return tuple(_fault(error, called) for error in errors)
 
     def _errors(self, output: object) -> list[jsonschema_rs.ValidationError]:
         return list(self._validator.iter_errors(output))[:MAX_FAULTS]
@@ -257,8 +258,8 @@ def _schema_message(error: jsonschema_rs.ValidationError) -> str:
     return _cut(error.message)
 
 
-def _fault(error: jsonschema_rs.ValidationError) -> Fault:
-    loc = ("output", *error.instance_path)
+def _fault(error: jsonschema_rs.ValidationError, called: str) -> Fault:
+    loc = (called, *error.instance_path)
     match error.kind.name:
         case "required":
             key = error.kind.as_dict()["property"]

@@ -13,7 +13,8 @@ from oms.domain.run import Failure
 from oms.domain.task import FINISHED, Job, JobState, Task
 from oms.sequencer.ground import Cause, JobGround
 from oms.sequencer.lanes import plan_of
-from oms.sequencer.pausing import in_the_way, resume_job
+from oms.sequencer.pausing import resume_job
+from oms.sequencer.standing import in_the_way, is_over, stands_at
 from oms.storage.jobs import load_outputs
 from oms.storage.runs import runs_of
 from oms.storage.transaction import Transaction
@@ -65,11 +66,11 @@ def check_may_go_on(tx: Transaction, job: Job, task: Task) -> None:
     Raises:
         ConflictError: it has gone on without it, was cancelled, was stopped for another reason, or undone.
     """
-    if job.ending is not None:
+    if is_over(job, task.branch):
         raise ConflictError(
             f"What {job.name} had done was undone when it came to its end; POST /jobs/{job.name}/restart runs it again."
         )
-    if task.superseded or job.state in FINISHED - {JobState.FAILED} or not _stands_at(tx, job, task):
+    if task.superseded or job.state in FINISHED - {JobState.FAILED} or not stands_at(tx, job, task):
         raise ConflictError(f"{job.name} has gone on without {task.name}.")
     if task.branch:
         ground = JobGround(tx, job, begin=begin)
@@ -84,11 +85,3 @@ def reopen(tx: Transaction, job: Job, task: Task, cause: Cause) -> None:
         flow_of(tx, job, cause).reopen(task.branch)
     elif job.state is JobState.PAUSED and not in_the_way(tx, job):
         resume_job(tx, job, actor=cause.actor, detail={"by": cause.by})
-
-
-def _stands_at(tx: Transaction, job: Job, task: Task) -> bool:
-    if task.branch:
-        branch = runs_of(tx).branch(job.job_id, task.branch)
-        return branch is not None and branch.task_id == task.task_id
-    sequence = plan_of(tx, job).sequence
-    return job.position < len(sequence) and sequence[job.position] is plan_of(tx, job).steps[task.position]

@@ -11,7 +11,7 @@ from oms.domain.run import BlockRun, Failure, JobCannotStart
 from oms.domain.task import Job
 from oms.sequencer.lanes import plan_of
 from oms.sequencer.new_job import new_job
-from oms.storage.jobs import find_jobs, parent_of
+from oms.storage.jobs import find_jobs, peek_job
 from oms.storage.plans import in_force_of
 from oms.storage.transaction import Transaction
 
@@ -30,11 +30,10 @@ def new_child(tx: Transaction, parent: Job, block: BlockRun, node: SubPlan, give
     if version is None:
         raise _refused("no_such_plan", node, f"no plan {node.plan!r} is in force")
     schema = tx.plans.get(tx.connection, node.plan, version).input_schema
-    faults = () if schema is None else schema.faults(given)
+    faults = () if schema is None else schema.faults(given, called="input")
     if faults:
         raise _refused("input_refused", node, f"plan {node.plan!r} does not take this input: {faults[0].msg}")
-    if _generations(tx, parent) >= MAX_GENERATIONS:
-        raise _refused("too_deep", node, f"jobs of jobs nest at most {MAX_GENERATIONS} deep")
+    _check_ancestors(tx, parent, node)
     return new_job(
         tx,
         plan=node.plan,
@@ -75,12 +74,22 @@ def _reference(tx: Transaction, parent: Job, block: BlockRun, node: SubPlan) -> 
     raise _refused("no_reference", node, f"there is no free reference like {reference!r} of up to {MAX_REFERENCE}")
 
 
-def _generations(tx: Transaction, job: Job) -> int:
-    count, above = 0, job.parent_job
-    while above is not None and count < MAX_GENERATIONS:
-        count += 1
-        above = parent_of(tx, above)
-    return count
+def _check_ancestors(tx: Transaction, parent: Job, node: SubPlan) -> None:
+    """Return if the job may have a job of that plan: its plan could have been changed since the jobs above it began.
+
+    Raises:
+        JobCannotStart: one of them is of that plan already, or they nest too deep.
+    """
+    above: Job | None = parent
+    for _ in range(MAX_GENERATIONS):
+        if above is None:
+            return
+        if above.plan == node.plan:
+            raise _refused(
+                "plan_calls_itself", node, f"{above.name}, of which this is a step, is a job of {node.plan!r}"
+            )
+        above = None if above.parent_job is None else peek_job(tx, above.parent_job)
+    raise _refused("too_deep", node, f"jobs of jobs nest at most {MAX_GENERATIONS} deep")
 
 
 def _refused(code: str, node: SubPlan, error: str) -> JobCannotStart:

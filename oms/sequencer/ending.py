@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
+from oms.domain.flow_start import CHILD_TIMER
 from oms.domain.plan import Plan
-from oms.domain.run import Branch, Ending, Failure
-from oms.domain.task import Job, JobState
+from oms.domain.run import BlockRun, Branch, Ending, Failure
+from oms.domain.task import Job, JobState, Task
 from oms.sequencer.events import record_job
 from oms.sequencer.lanes import plan_of
+from oms.sequencer.pausing import resume_job
 from oms.storage.runs import runs_of
 from oms.storage.tasks import done_tasks
 from oms.storage.timers import add_timer
 from oms.storage.transaction import Transaction
 
-CHILD_TIMER = "child"
+MOST_NOT_UNDONE = 50
+"""Of so many at most the job's last event tells why: an event is at most 64,000 bytes long."""
 
 
 def begin_undo(tx: Transaction, job: Job, plan: Plan, how: Ending) -> bool:
     """Note how a job will end, and what is to be undone before, latest first; False where nothing is.
 
-    An activity is undone once for the job, or for its item: as it was done last.
+    An activity is undone once for the job, or for its item: as it was done last. A job that was paused goes on with
+    that: nothing else of it is left, and nobody would resume what is cancelled.
     """
-    to_undo = {
-        (task.position, task.scope): None
-        for task in sorted(
-            done_tasks(tx, job.job_id), key=lambda task: (task.ended_at or 0, task.task_id), reverse=True
-        )
-        if plan.steps[task.position].undo and not task.superseded
-    }
+    done = undoable(plan, done_tasks(tx, job.job_id))
+    done.sort(key=lambda task: (task.ended_at or 0, task.task_id), reverse=True)
+    to_undo = {(task.position, task.scope): None for task in done}
     if not to_undo:
         return False
+    if job.state is JobState.PAUSED:
+        resume_job(tx, job, actor=how.actor, detail={"by": "undo"})
     failure = how.failure or Failure("", {})
     noted = {
         "state": how.state.value,
@@ -40,10 +43,16 @@ def begin_undo(tx: Transaction, job: Job, plan: Plan, how: Ending) -> bool:
         "actor": how.actor,
         "reason": how.reason,
         "left": list(to_undo),
+        "failed": 0,
         "not_undone": [],
     }
     _note(tx, job, noted)
     return True
+
+
+def undoable(plan: Plan, done: Iterable[Task]) -> list[Task]:
+    """Return those of a job's done tasks that are undone when it does not come to a good end."""
+    return [task for task in done if plan.steps[task.position].undo and not task.superseded]
 
 
 def next_undo(tx: Transaction, job: Job, failure: Failure | None) -> tuple[int, str] | None:
@@ -51,7 +60,8 @@ def next_undo(tx: Transaction, job: Job, failure: Failure | None) -> tuple[int, 
     assert job.ending is not None
     noted = json.loads(job.ending)
     if failure is not None:
-        noted["not_undone"].append(failure.detail)
+        noted["failed"] += 1
+        noted["not_undone"] = [*noted["not_undone"], failure.detail][:MOST_NOT_UNDONE]
     following = noted["left"].pop(0) if noted["left"] else None
     _note(tx, job, noted)
     return None if following is None else (following[0], following[1])
@@ -65,6 +75,8 @@ def noted(job: Job) -> Ending:
     detail = {**how["detail"], "undone": True}
     if how["not_undone"]:
         detail["not_undone"] = how["not_undone"]
+    if how["failed"] > len(how["not_undone"]):
+        detail["not_undone_in_all"] = how["failed"]
     return Ending(state, Failure(how["error"], detail), how["actor"], how["reason"])
 
 
@@ -77,14 +89,22 @@ def end_job(tx: Transaction, job: Job, how: Ending) -> None:
         error = "" if how.failure is None else how.failure.error
         job.error = error.replace("\0", "\N{REPLACEMENT CHARACTER}")  # it may quote a plan; PostgreSQL holds no NUL
     elif not plan_of(tx, job).is_flat:
-        # A failed job may yet go on where it stands; of one that is done, only named outputs are asked for.
+        # A failed job may yet go on where it stands. Of one that is done, named outputs are asked for; and items, if
+        # it is restarted, fails, and something is to be undone.
         for row in runs_of(tx).below(job.job_id, ""):
-            if isinstance(row, Branch) or how.state is JobState.CANCELLED or row.output is None:
+            if how.state is JobState.CANCELLED or not _is_kept(row, plan_of(tx, job)):
                 runs_of(tx).remove(row)
     if how.state is JobState.CANCELLED and how.reason:
         detail = {**detail, "reason": how.reason}
     record_job(tx, job, how.state.value, actor=how.actor, detail=detail)
     tell_parent(tx, job)
+
+
+def _is_kept(row: Branch | BlockRun, plan: Plan) -> bool:
+    """Tell whether a branch or block of a job that is done may yet be asked for."""
+    if isinstance(row, Branch):
+        return plan.has_undo and row.item is not None
+    return row.output is not None
 
 
 def tell_parent(tx: Transaction, job: Job) -> None:
@@ -94,5 +114,5 @@ def tell_parent(tx: Transaction, job: Job) -> None:
 
 
 def _note(tx: Transaction, job: Job, noted: dict[str, Any]) -> None:
-    job.ending = json.dumps(noted, ensure_ascii=False, separators=(",", ":")).replace("\\u0000", "")
+    job.ending = json.dumps(noted, separators=(",", ":"))  # in ASCII: PostgreSQL holds no NUL, which an error may have
     tx.job_changed(job)

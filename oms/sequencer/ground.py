@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from oms.domain import paths
 from oms.domain.digest import canonical_json
-from oms.domain.flow_start import value_of
+from oms.domain.flow_start import MORE_TIMER, WAIT_TIMER, value_of
 from oms.domain.plan import Node, Plan, Step, SubPlan
 from oms.domain.run import BlockRun, Branch, Ending, Facts, Failure, RunState
 from oms.domain.task import Act, Job, JobState, Task, TaskStatus
@@ -212,8 +212,8 @@ class JobGround:
         add_timer(self._tx, due_at=due_ms, job_id=self._job.job_id, path=block.path, kind=kind)
 
     def clear_timers(self, block: BlockRun) -> None:
-        """Forget a block's timers."""
-        clear_timers(self._tx, job_id=self._job.job_id, path=block.path)
+        """Forget a block's timers. News of a job that is a step stay: they may be of later than what was just heard."""
+        clear_timers(self._tx, job_id=self._job.job_id, path=block.path, kinds=[WAIT_TIMER, MORE_TIMER])
 
     def take_signal(self, block: BlockRun) -> str | None:
         """Use the oldest event that came for the block and serves no other; return its data as JSON."""

@@ -44,8 +44,8 @@ log = structlog.get_logger(__name__)
 LEARN_EVERY_SEC = 5.0
 MAX_NOTED = 500
 """So many of the newest completed tasks are looked at each time."""
-MAX_FINISHED = 5_000
-MAX_JOBS = 200
+MAX_FINISHED = 2_000
+MAX_JOBS = 100
 MAX_EVENTS = 30_000
 """So many finished jobs are seen, and so many of them read, at a time; about so many events are behind these."""
 LOOK_BACK_MS = 24 * 3_600_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -54,10 +54,10 @@ def jobs_page(
         InvalidInputError: the cursor is none of ours.
     """
     page = select(jobs).order_by(jobs.c.job_id.desc()).limit(limit + 1)
-    page = page.where(*_equal(jobs.c.plan, wanted.plan), *_equal(jobs.c.state, wanted.state))
-    page = page.where(*_equal(jobs.c.reference, wanted.reference))
+    page = page.where(*rows_equal(jobs.c.plan, wanted.plan), *rows_equal(jobs.c.state, wanted.state))
+    page = page.where(*rows_equal(jobs.c.reference, wanted.reference))
     below = None if cursor is None else _cursor_number(cursor)
-    page = page.where(*_older(connection, jobs, jobs.c.job_id, wanted.older_than_sec, now_ms, below=below))
+    page = page.where(*rows_older(connection, jobs, jobs.c.job_id, wanted.older_than_sec, now_ms, below=below))
     rows, next_cursor = _cut(connection.execute(page).all(), limit)
     return {"items": [job_fields(job_of_row(row)) for row in rows], "next_cursor": next_cursor}
 
@@ -71,7 +71,7 @@ def tasks_page(
         InvalidInputError: the cursor is none of ours.
     """
     page = select(*_WITHOUT_OUTPUT).order_by(tasks.c.task_id).limit(limit + 1)
-    page = page.where(*_older(connection, tasks, tasks.c.task_id, wanted.older_than_sec, now_ms))
+    page = page.where(*rows_older(connection, tasks, tasks.c.task_id, wanted.older_than_sec, now_ms))
     if cursor is not None:
         page = page.where(tasks.c.task_id > _cursor_number(cursor))
     if wanted.job is not None:
@@ -97,13 +97,17 @@ def _branches(connection: Connection, wanted: TaskFilter) -> list[list[ColumnEle
     """
     if wanted.stalled:
         return [
-            [literal_column(STALLED.text), *_equal(tasks.c.lane, wanted.lane), *_equal(tasks.c.status, wanted.status)]
+            [
+                literal_column(STALLED.text),
+                *rows_equal(tasks.c.lane, wanted.lane),
+                *rows_equal(tasks.c.status, wanted.status),
+            ]
         ]
     if wanted.job is not None or wanted.reference is not None:
-        return [[*_equal(tasks.c.lane, wanted.lane), *_equal(tasks.c.status, wanted.status)]]
+        return [[*rows_equal(tasks.c.lane, wanted.lane), *rows_equal(tasks.c.status, wanted.status)]]
     if wanted.lane is None and wanted.status in (None, TaskStatus.DONE):
-        return [_equal(tasks.c.status, wanted.status)]
-    lanes = [wanted.lane] if wanted.lane is not None else _lanes(connection)
+        return [rows_equal(tasks.c.status, wanted.status)]
+    lanes = [wanted.lane] if wanted.lane is not None else lanes_with_tasks(connection)
     statuses = [wanted.status] if wanted.status is not None else list(TaskStatus)
     return [
         [
@@ -117,7 +121,7 @@ def _branches(connection: Connection, wanted: TaskFilter) -> list[list[ColumnEle
     ]
 
 
-def _lanes(connection: Connection) -> Iterable[str]:
+def lanes_with_tasks(connection: Connection) -> Sequence[str]:
     """Return every lane that holds a task that is not done, and perhaps others."""
     return connection.execute(select(lane_counts.c.lane).distinct()).scalars().all()
 
@@ -127,11 +131,12 @@ def _plans_of(connection: Connection, ids: set[int]) -> dict[int, str]:
     return {row.job_id: row.plan for row in rows}
 
 
-def _equal(column: ColumnElement[Any], value: str | None) -> list[ColumnElement[bool]]:
+def rows_equal(column: ColumnElement[Any], value: str | None) -> list[ColumnElement[bool]]:
+    """Return the condition for rows that have a value; none where it is left open."""
     return [] if value is None else [column == value]
 
 
-def _older(
+def rows_older(
     connection: Connection,
     table: Table,
     key: ColumnElement[int],

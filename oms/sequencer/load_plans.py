@@ -111,9 +111,6 @@ def _circles(tx: Transaction, new: Sequence[Plan], *, leaving: Sequence[str] = (
     """
     known: dict[str, Plan] = {}
     names = {name for plan in new for name in called_plans(plan)}
-    if not names:  # then no circle goes through a new plan
-        return {}
-    names |= {plan.id for plan in new}
     while names:
         versions = in_force_of(tx, names - set(leaving))
         found = [tx.plans.get(tx.connection, name, version) for name, version in versions.items()]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from oms.domain.errors import ConflictError, OmsError
 from oms.domain.task import FINISHED, Job, JobState
 from oms.sequencer.each import each
-from oms.sequencer.pausing import in_the_way, pause_job, resume_job
+from oms.sequencer.pausing import pause_job, resume_job
+from oms.sequencer.standing import in_the_way
 from oms.sequencer.wishes import JobAnswer, lock_wished_jobs, wished_job
 from oms.storage.transaction import Transaction
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from oms.domain.plan import OnFailure
-from oms.domain.task import Job, JobState, Task, TaskStatus
+from oms.domain.task import Job, JobState, TaskStatus
 from oms.sequencer.events import record_job
-from oms.sequencer.lanes import plan_of
 from oms.sequencer.place import hold, let_go
-from oms.storage.tasks import failed_tasks, live_tasks, move_task
+from oms.storage.tasks import live_tasks, move_task
 from oms.storage.transaction import Transaction
 
 
@@ -38,13 +36,3 @@ def resume_job(tx: Transaction, job: Job, *, actor: str | None, detail: dict[str
         if task.attempt:
             job.state = JobState.RUNNING
     record_job(tx, job, "resumed", actor=actor, detail=detail)
-
-
-def in_the_way(tx: Transaction, job: Job) -> list[Task]:
-    """Return the tasks that have failed and whose plan says that the job is to wait until somebody sees to them."""
-    steps = plan_of(tx, job).steps
-    return [
-        task
-        for task in failed_tasks(tx, job.job_id)
-        if steps[task.position].on_failure is OnFailure.PAUSE and not task.superseded
-    ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.errors import InvalidInputError, OmsError
-from oms.domain.task import Act, TaskStatus, check_allowed, key_of
+from oms.domain.task import Act, Job, Task, TaskStatus, check_allowed, key_of
 from oms.sequencer.advance import check_may_go_on, reopen
 from oms.sequencer.events import record_task
 from oms.sequencer.ground import Cause
@@ -59,14 +59,30 @@ def reroute(tx: Transaction, wishes: Sequence[Reroute]) -> list[Rerouted | OmsEr
 
 def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
     task, job = wished_task(tx, wish.task_id)
-    check_allowed(Act.REROUTE, task)
-    key_of(job)  # without its data it cannot run again
-    was_failed = task.status is TaskStatus.FAILED
-    if was_failed:
-        check_may_go_on(tx, job, task)
-    warning = _warning(wish.new_lane, known)
+    check_may_be_moved(tx, task, job)
+    warning = warning_of(wish.new_lane, known)
     if warning is not None and wish.strict:
         raise InvalidInputError(warning)
+    move(tx, task, job, wish)
+    return Rerouted(task_id=task.name, lane=task.lane, status=task.status, warning=warning)
+
+
+def check_may_be_moved(tx: Transaction, task: Task, job: Job) -> None:
+    """Return if a task, which is locked, may go to another lane.
+
+    Raises:
+        ConflictError: its status, or where its job stands, forbids it.
+        ErasedError: the job's data was erased.
+    """
+    check_allowed(Act.REROUTE, task)
+    key_of(job)  # without its data it cannot run again
+    if task.status is TaskStatus.FAILED:
+        check_may_go_on(tx, job, task)
+
+
+def move(tx: Transaction, task: Task, job: Job, wish: Reroute) -> None:
+    """Move a task, after `check_may_be_moved`."""
+    was_failed = task.status is TaskStatus.FAILED
     from_lane, holder, failures = task.lane, task.worker, task.failures
     queue_afresh(tx, job, task, lane=wish.new_lane)
     if not was_failed:
@@ -91,10 +107,10 @@ def _reroute_one(tx: Transaction, wish: Reroute, known: set[str]) -> Rerouted:
     )
     if was_failed:
         reopen(tx, job, task, Cause("reroute", wish.actor, wish.reason))
-    return Rerouted(task_id=task.name, lane=task.lane, status=task.status, warning=warning)
 
 
-def _warning(lane: str, known: set[str]) -> str | None:
+def warning_of(lane: str, known: set[str]) -> str | None:
+    """Return what to say of a lane where nobody may be; None where somebody is."""
     if lane in known:
         return None
     near = nearest_lane(lane, known)

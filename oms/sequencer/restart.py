@@ -12,14 +12,14 @@ from oms.domain.plan import Plan, steps_in
 from oms.domain.task import FINISHED, Job, JobState, key_of
 from oms.sequencer.advance import flow_of
 from oms.sequencer.each import each
-from oms.sequencer.ending import tell_parent
+from oms.sequencer.ending import tell_parent, undoable
 from oms.sequencer.events import record_job
 from oms.sequencer.ground import Cause, supersede_task
 from oms.sequencer.lanes import plan_of
 from oms.sequencer.wishes import JobAnswer, lock_wished_jobs, wished_job
 from oms.storage.jobs import forget_outputs
 from oms.storage.runs import runs_of
-from oms.storage.tasks import all_tasks
+from oms.storage.tasks import all_tasks, done_tasks
 from oms.storage.transaction import Transaction
 
 
@@ -52,6 +52,7 @@ def _restart_one(tx: Transaction, wish: Restart) -> JobAnswer:
         raise ConflictError(f"{job.name} is {how}; it cannot run again. Start another job with a reference of its own.")
     plan = plan_of(tx, job)
     position = _place_of(plan, wish.start)
+    _check_not_undone(tx, job, plan, position)
     cause = Cause("restart", wish.actor, wish.reason)
     tx.trace = wish.trace
     flow_of(tx, job, cause).stop_before(position)
@@ -82,14 +83,32 @@ def _place_of(plan: Plan, activity: str) -> int:
     raise InvalidInputError(f"Plan {plan.id!r} has no activity {quote(activity)} to start from{near}.")
 
 
+def _check_not_undone(tx: Transaction, job: Job, plan: Plan, position: int) -> None:
+    """Return if nothing was undone of what a job would go on from, at an entry of the sequence.
+
+    Raises:
+        ConflictError: something was: the job would go on as if it had not been, and might undo it once more.
+    """
+    if job.ending is None:
+        return
+    kept = {step.number for step in steps_in(plan.sequence[:position])}
+    undone = [task.position for task in undoable(plan, done_tasks(tx, job.job_id)) if task.position in kept]
+    if undone:
+        first = plan.steps[min(undone)].activity
+        raise ConflictError(
+            f"What {job.name} had done in {quote(first)} was undone when it came to its end; it can run again from "
+            f"{quote(first)} on, or from before it."
+        )
+
+
 def _forget(tx: Transaction, job: Job, plan: Plan, position: int) -> None:
-    """Let everything that was given from an entry of the sequence on count no more."""
-    numbers = {step.number for step in steps_in(plan.sequence[position:])}
+    """Let everything that was given from an entry of the sequence on, or to undo something, count no more."""
+    kept = {step.number for step in steps_in(plan.sequence[:position])}
     for task in all_tasks(tx, job.job_id):
-        if task.position in numbers:
+        if task.position not in kept:
             supersede_task(tx, task)
     runs = runs_of(tx)
     for row in [] if plan.is_flat else runs.below(job.job_id, ""):
-        if paths.entry_of(row.path) >= position:
+        if paths.is_given_up(row.path, position):
             runs.remove(row)
     forget_outputs(tx, job.job_id)

@@ -62,7 +62,7 @@ def start(tx: Transaction, wishes: Sequence[Start]) -> list[Started | OmsError]:
 
 def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: dict[tuple[str, str], Job]) -> Started:
     text = canonical_json(wish.input)
-    job = found.get((wish.plan, wish.reference))
+    job = found.get((wish.plan, wish.reference)) or _made_here(tx, wish)
     if job is not None:
         key_of(job)  # nobody can tell any more whether it had this input
         if job.input != text:
@@ -86,14 +86,19 @@ def _start_one(tx: Transaction, wish: Start, versions: dict[str, int], found: di
         actor=wish.actor,
         detail=None if wish.scheduled_for is None else {"scheduled_for": wish.scheduled_for},
     )
-    found[wish.plan, wish.reference] = job
     begin(tx, job)
     return _answer(job, created=True)
 
 
+def _made_here(tx: Transaction, wish: Start) -> Job | None:
+    """Return the job that was made in this transaction already: for an earlier wish, or as a step of a job."""
+    made = tx.new_references.get(wish.reference, ())
+    return next((job for job in made if job.plan == wish.plan), None)
+
+
 def _check_input(tx: Transaction, wish: Start, version: int) -> None:
     schema = tx.plans.get(tx.connection, wish.plan, version).input_schema
-    faults = () if schema is None else schema.faults(wish.input)
+    faults = () if schema is None else schema.faults(wish.input, called="input")
     if faults:
         raise InvalidInputError(
             f"The input does not fit the input_schema of plan {wish.plan!r}: {faults[0].msg}.", faults=faults

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic_core import from_json
 
 from oms.domain.errors import ConflictError
-from oms.domain.flow_start import MORE_TIMER, WAIT_TIMER
+from oms.domain.flow_start import CHILD_TIMER, MORE_TIMER, WAIT_TIMER
 from oms.domain.task import FINISHED, Job, JobState
 from oms.sequencer.advance import flow_of
 from oms.sequencer.cancel import cancel_job
-from oms.sequencer.ending import CHILD_TIMER
 from oms.sequencer.ground import CANCEL_TIMER, Cause
+from oms.sequencer.standing import is_over
 from oms.storage.jobs import lock_named_jobs, peek_job, peek_outputs
 from oms.storage.runs import runs_of
 from oms.storage.timers import Timer, due_timers, take_timers
@@ -50,6 +50,8 @@ def _fire(tx: Transaction, job: Job, timer: Timer) -> None:
 
 def _hear_of_child(tx: Transaction, job: Job, path: str) -> None:
     """Let a job take notice of one that is a step of it, as that stands now; every change of that sets a timer."""
+    if is_over(job, path):
+        return
     block = runs_of(tx).block(job.job_id, path)
     child = None if block is None or block.child_job is None else peek_job(tx, block.child_job)
     if child is None:

@@ -13,14 +13,16 @@ from oms.domain.lane_control import Caps, LaneControl
 from oms.storage.tables import lane_controls
 
 _COLUMNS = ("paused_at", "paused_by", "pause_reason", "seq", "max_running", "rates")
+CONTROL_COLUMNS = [lane_controls.c.lane, *(lane_controls.c[name] for name in _COLUMNS)]
+"""What a control is made of; the table has more (``oms.storage.lane_pauses``)."""
 _INSERT = insert_rows(lane_controls, ["lane", *_COLUMNS])
 _UPDATE = update_rows(lane_controls, _COLUMNS, key="lane")
 _DELETE = Prepared(delete(lane_controls).where(lane_controls.c.lane == bindparam("this_lane")), ["this_lane"])
 
 
 def control_of_row(row: Sequence[Any]) -> LaneControl:
-    """Make the control that a row of the table ``lane_controls`` holds."""
-    lane, paused_at, paused_by, pause_reason, seq, max_running, rates = row[:7]
+    """Make a control of a row of `CONTROL_COLUMNS`."""
+    lane, paused_at, paused_by, pause_reason, seq, max_running, rates = row
     pairs = () if rates is None else tuple((tasks, per_sec) for tasks, per_sec in json.loads(rates))
     return LaneControl(lane, paused_at, paused_by, pause_reason, seq, Caps(max_running, pairs))
 

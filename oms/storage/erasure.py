@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, case, update
 from oms.domain.digest import canonical_json
 from oms.domain.task import Job
 from oms.storage.jobs import forget_outputs
+from oms.storage.runs import runs_of
 from oms.storage.tables import blocks, branches, jobs, signals, tasks
 from oms.storage.transaction import Transaction
 
@@ -52,6 +53,7 @@ def destroy_values(tx: Transaction, job: Job) -> None:
             task.output = task.output_hmac = task.note = task.input = None
             task.error = None if task.error is None else ""
     forget_outputs(tx, job.job_id)
+    runs_of(tx).forget(job.job_id)
     for statement in _ERASED:
         tx.connection.execute(statement, {"this_job": job.job_id})
     tx.has_erased = True

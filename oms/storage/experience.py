@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, select, text, update
@@ -170,13 +171,15 @@ def timed_tasks(
 
 def add_ways(tx: Transaction, found: Iterable[Way]) -> None:
     """Keep what finished jobs went through; of each plan the newest. Those that are known stay as they are."""
-    rows = sorted(found)
-    for way in rows:
-        tx.connection.execute(
-            _ADD_WAY,
-            {"job_id": way.job_id, "plan": way.plan, "finished_at": way.job.finished_at_ms, "way": _written(way.job)},
-        )
-    for plan in sorted({way.plan for way in rows}):
+    rows: list[dict[str, Any]] = [
+        {"job_id": way.job_id, "plan": way.plan, "finished_at": way.job.finished_at_ms, "way": _written(way.job)}
+        for way in found
+    ]
+    if not rows:
+        return
+    # In one order, so that towers that add the same never wait for each other in a ring.
+    tx.connection.execute(_ADD_WAY, sorted(rows, key=itemgetter("job_id")))
+    for plan in sorted({row["plan"] for row in rows}):
         tx.connection.execute(_TRIM, {"this_plan": plan})
 
 

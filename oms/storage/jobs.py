@@ -30,7 +30,6 @@ _LOCK_OF_TASKS = Prepared(
 )
 _KNOWN = Prepared(select(jobs.c.job_id).where(in_list(jobs.c.job_id, bindparam("ids"))), ["ids"])
 _BY_REFERENCE = Prepared(select(jobs).where(in_list(jobs.c.reference, bindparam("references"))), ["references"])
-_PARENT = Prepared(select(jobs.c.parent_job).where(jobs.c.job_id == bindparam("this_job")), ["this_job"])
 _PEEK = Prepared(select(jobs).where(jobs.c.job_id == bindparam("this_job")), ["this_job"])
 _OUTPUTS = Prepared(
     select(tasks.c.task_id, tasks.c.job_id, tasks.c.scope, tasks.c.activity, tasks.c.output).where(
@@ -85,22 +84,16 @@ def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:
 
 
 def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str], Job]:
-    """Return the jobs of any plan that have one of ``references``, by plan and reference. They are not locked."""
-    wanted = set(references)
-    found = {(job.plan, job.reference): job for job in tx.new_jobs.values() if job.reference in wanted}
+    """Return the jobs of any plan that have one of ``references``, by plan and reference. They are not locked.
+
+    Also those made in this transaction, which may not be written yet.
+    """
+    new = [job for reference in references for job in tx.new_references.get(reference, ())]
+    found = {(job.plan, job.reference): job for job in new}
     for row in _BY_REFERENCE.rows(tx.connection, tx.dialect.list_parameter(list(references))):
         job = tx.jobs.get(row[0]) or job_of_row(row)
         found[job.plan, job.reference] = job
     return found
-
-
-def parent_of(tx: Transaction, job_id: int) -> int | None:
-    """Return the number of the job of which this one is a step; None where it is none, or is gone."""
-    known = tx.jobs.get(job_id)
-    if known is not None:
-        return known.parent_job
-    rows = _PARENT.rows(tx.connection, job_id)
-    return rows[0][0] if rows else None
 
 
 def peek_job(tx: Transaction, job_id: int) -> Job | None:
@@ -115,6 +108,7 @@ def peek_job(tx: Transaction, job_id: int) -> Job | None:
 def add_job(tx: Transaction, job: Job) -> None:
     """Insert ``job`` at the flush."""
     tx.jobs[job.job_id] = tx.new_jobs[job.job_id] = job
+    tx.new_references.setdefault(job.reference, []).append(job)
     tx.outputs[job.job_id, ""] = {}
 
 

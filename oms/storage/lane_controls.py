@@ -8,7 +8,7 @@ from sqlalchemy import BindParameter, ColumnClause, Connection, bindparam, delet
 
 from hmskit.prepared import Prepared, insert_rows
 from oms.domain.lane_control import HandOuts, LaneControl, window_begins_ms
-from oms.storage.control_rows import control_of_row
+from oms.storage.control_rows import CONTROL_COLUMNS, control_of_row
 from oms.storage.tables import CONTROLLED, hand_outs, lane_controls, lane_turns, tasks
 from oms.storage.transaction import Dialect, Transaction, in_list
 
@@ -19,12 +19,12 @@ after it, and counts by its own, earlier time. None lives that long."""
 _THIS: BindParameter[str] = bindparam("this_lane")
 _ONE: ColumnClause[int] = literal_column("1")
 
-_READ = Prepared(select(lane_controls).where(in_list(lane_controls.c.lane, bindparam("lanes"))), ["lanes"])
+_READ = Prepared(select(*CONTROL_COLUMNS).where(in_list(lane_controls.c.lane, bindparam("lanes"))), ["lanes"])
 _HELD_BACK = Prepared(
-    select(lane_controls).where(in_list(lane_controls.c.lane, bindparam("lanes")), CONTROLLED), ["lanes"]
+    select(*CONTROL_COLUMNS).where(in_list(lane_controls.c.lane, bindparam("lanes")), CONTROLLED), ["lanes"]
 )
 _LOCK = Prepared(
-    select(lane_controls).where(in_list(lane_controls.c.lane, bindparam("lanes"))).with_for_update(skip_locked=True),
+    select(*CONTROL_COLUMNS).where(in_list(lane_controls.c.lane, bindparam("lanes"))).with_for_update(skip_locked=True),
     ["lanes"],
 )
 
@@ -65,7 +65,7 @@ _BRING_BACK = Prepared(
     ["now", "this_lane", "latest"],
 )
 _ALL_TURNS = select(lane_turns.c.lane)
-_ALL = select(lane_controls).order_by(lane_controls.c.lane)
+_ALL = select(*CONTROL_COLUMNS).order_by(lane_controls.c.lane)
 _ALL_CAPPED = select(lane_controls.c.lane).where(
     lane_controls.c.max_running.is_not(None) | lane_controls.c.rates.is_not(None)
 )

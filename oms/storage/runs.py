@@ -174,6 +174,13 @@ class Runs:
         if self._new[type(row)].pop(key, None) is None:
             self._removed[type(row)][key] = row
 
+    def forget(self, job_id: int) -> None:
+        """Write a job's changes so far, and read its rows anew when they are asked for."""
+        self.flush()
+        for known in (self._branches, self._blocks):
+            for key in [key for key in known if key[0] == job_id]:
+                del known[key]
+
     def flush(self) -> None:
         """Write the changes so far; the objects stay valid."""
         connection = self._tx.connection

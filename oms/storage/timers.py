@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, select
 
 from hmskit.prepared import Prepared, insert_rows
 from oms.storage.tables import timers
-from oms.storage.transaction import Transaction, in_list
+from oms.storage.transaction import Transaction, in_list, in_rows
 
 _ADD = insert_rows(timers, ["due_at", "job_id", "path", "kind"])
 _DUE = Prepared(
@@ -25,9 +25,15 @@ _DUE = Prepared(
     ["now", "limit"],
 )
 _TAKE = Prepared(delete(timers).where(in_list(timers.c.id, bindparam("ids"))), ["ids"])
+_OF_PLACE = select(timers.c.id).where(
+    timers.c.job_id == bindparam("this_job"),
+    timers.c.path == bindparam("this_path"),
+    in_list(timers.c.kind, bindparam("kinds")),
+)
 _CLEAR = Prepared(
-    delete(timers).where(timers.c.job_id == bindparam("this_job"), timers.c.path == bindparam("this_path")),
-    ["this_job", "this_path"],
+    # One that a sweep looks at goes off for nothing: to wait here for the sweep's end, it might wait for this one's.
+    delete(timers).where(in_rows(timers.c.id, _OF_PLACE.with_for_update(skip_locked=True).scalar_subquery())),
+    ["this_job", "this_path", "kinds"],
 )
 _NEXT = Prepared(select(timers.c.due_at).order_by(timers.c.due_at).limit(bindparam("limit")), ["limit"])
 
@@ -58,9 +64,9 @@ def take_timers(tx: Transaction, taken: Sequence[Timer]) -> None:
     _TAKE.many(tx.connection, [(tx.dialect.list_parameter([timer.id for timer in taken]),)] if taken else [])
 
 
-def clear_timers(tx: Transaction, *, job_id: int, path: str) -> None:
-    """Delete the timers of a place in a job."""
-    _CLEAR.many(tx.connection, [(job_id, path)])
+def clear_timers(tx: Transaction, *, job_id: int, path: str, kinds: Sequence[str]) -> None:
+    """Delete the timers of these kinds at a place in a job, but for those that others look at at this moment."""
+    _CLEAR.many(tx.connection, [(job_id, path, tx.dialect.list_parameter(list(kinds)))])
 
 
 def next_timer_ms(tx: Transaction) -> int | None:

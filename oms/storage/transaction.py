@@ -207,6 +207,7 @@ class Transaction:
         last_numbers: the last number given, of each sequence that was used here (SQLite).
         numbers: numbers that were taken and not given yet (PostgreSQL).
         numbers_taken: how many were last taken at once (PostgreSQL).
+        new_references: the jobs made here, written or not, by their reference.
     """
 
     connection: Connection
@@ -241,6 +242,7 @@ class Transaction:
     numbers: dict[str, list[int]] = field(default_factory=dict)
     numbers_taken: dict[str, int] = field(default_factory=dict)
     new_jobs: dict[int, Job] = field(default_factory=dict)
+    new_references: dict[str, list[Job]] = field(default_factory=dict)
     new_tasks: dict[int, Task] = field(default_factory=dict)
     changed_jobs: dict[int, Job] = field(default_factory=dict)
     changed_tasks: dict[int, Change] = field(default_factory=dict)

@@ -156,6 +156,14 @@ class Act:
         return rows
 
 
+async def figures_of(act: Act) -> dict[str, float]:
+    """Return what Prometheus is told."""
+    answer = await act.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = [line.split(" ") for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
 @asynccontextmanager
 async def running(
     url: str, *, clock: Clock | None = None, raises: bool = True, keys: Keys | None = None, **settings: Any

@@ -34,6 +34,7 @@ from act import verify as verifying
 from act.contract import leaf_hash
 from act.domain.audit import Finding
 from act.domain.checkpoint import Checkpoint, sign_checkpoint
+from act.domain.errors import ForkError
 from act.domain.note import SigningKey
 from act.domain.posted import read_posted
 from act.ledger import append
@@ -60,6 +61,7 @@ PROTECTED = {
     "heads": None,
     "blocks": None,
     "checkpoints": ("size", "key", "root", "note"),  # when it was signed is not signed
+    "forks": ("number", "stream", "seq", "idx", "sha256", "event"),  # nor when one was refused
 }
 DASHBOARD = ("job_id", "seq", "lane", "status", "ts_ms", "worker", "attempt", "task_id", "plan", "detail", "event_id")
 
@@ -94,6 +96,10 @@ def make_image(folder: Path, *, events: int = SIZE) -> bytes:
             append(tx, [read_posted(array(raws[done:size]))], now_us=1_763_820_400_000_000 + done)
             sign(tx, KEY)
         done = size
+    with store.writer.begin() as tx:
+        for forged in (event_of("JOB-3", 2, actor="m-1"), event_of("JOB-7", 5, actor="m-2")):
+            (refused,) = append(tx, [read_posted(array([forged]))], now_us=1_763_820_600_000_000)
+            assert isinstance(refused, ForkError)
     store.close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=DELETE")  # an image in memory has no write-ahead log
@@ -158,7 +164,14 @@ class Lab:
     @staticmethod
     def key(table: str) -> str:
         """Return the columns that say which row of a table is meant."""
-        keys = {"events": "idx", "tiles": "level, number", "heads": "stream", "blocks": "block", "tree": "id"}
+        keys = {
+            "events": "idx",
+            "tiles": "level, number",
+            "heads": "stream",
+            "blocks": "block",
+            "tree": "id",
+            "forks": "number",
+        }
         return keys.get(table, "size, key")
 
     def one(self, kind: str | None = None) -> tuple[Tampering, BadLedgerError | None]:

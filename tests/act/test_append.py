@@ -148,7 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert check_ledger(self.store) == self.model.entries
 
 
-def test_any_history_of_posts_and_restarts_gives_the_models_ledger(lend_url: LendUrl) -> None:
+def test_p8_any_history_of_posts_and_restarts_gives_the_models_ledger(lend_url: LendUrl) -> None:
     run_state_machine_as_test(
         type("Machine", (LedgerMachine,), {"lend_url": staticmethod(lend_url)}),
         settings=settings(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from act.contract import STATUSES, encode_event, entry_bytes, leaf_hash
-from act.domain.audit import Audit, EntryError, Finding, derive, difference
+from act.domain.audit import Audit, EntryError, Finding, check_rows, derive, difference
 from act.domain.posted import read_posted
 from act.storage.tables import events
 from tests.act.support import NOW_MS, array, event, plain_job
@@ -37,7 +37,7 @@ def rows_of(raws: list[bytes]) -> list[dict[str, Any]]:
 
 
 def finding(rows: list[dict[str, Any]]) -> Finding | None:
-    return Audit(BLOCK).take(rows)
+    return Audit(BLOCK).take(check_rows(rows, first=0))
 
 
 def edited(value: object) -> object:
@@ -56,7 +56,7 @@ def test_a_ledger_as_it_was_appended_has_no_finding() -> None:
     audit = Audit(BLOCK)
     rows = rows_of(RAWS)
     for at in range(0, len(rows), 3):  # in pages
-        assert audit.take(rows[at : at + 3]) is None
+        assert audit.take(check_rows(rows[at : at + 3], first=at)) is None
     assert audit.frontier.size == len(rows)
     assert audit.frontier.root == mth([row["leaf_hash"] for row in rows])
     assert audit.heads == {"JOB-1": 5, "LANE-ai_extract": 1, "JOB-2": 5}
@@ -118,8 +118,8 @@ def test_a_hole_in_the_index_is_named() -> None:
 def test_the_order_is_kept_from_page_to_page() -> None:
     rows = rows_of([*RAWS, RAWS[0]])
     audit = Audit(BLOCK)
-    assert audit.take(rows[:-1]) is None
-    found = audit.take(rows[-1:])
+    assert audit.take(check_rows(rows[:-1], first=0)) is None
+    found = audit.take(check_rows(rows[-1:], first=len(rows) - 1))
     assert found is not None
     assert (found.index, found.detail) == (11, "the stream 'JOB-1' goes on with 1, and 6 is its next")
 

@@ -10,11 +10,12 @@ import pytest
 
 from act.copy import CopyError, copy, rebuild
 from act.domain.checkpoint import Checkpoint, sign_checkpoint
-from act.domain.errors import UnavailableError
+from act.domain.errors import ForkError, UnavailableError
 from act.keys import make_keys
 from act.storage import whole
 from act.storage.checkpoints import Signed, add_signed
 from act.storage.entries import size_of
+from act.storage.forks import add_fork, forks_after
 from act.storage.store import Store, open_store
 from act.storage.tree import frontier_of
 from act.verify import verify
@@ -50,6 +51,11 @@ def stores() -> Iterator[Callable[[Database], Store]]:
         yield open_
 
 
+def fork(raw: bytes) -> ForkError:
+    """Return the refusal of an event as a fork."""
+    return ForkError("x", stream="JOB-0", seq=1, position=0, ledger_index=0, event=raw)
+
+
 def quietly(_what: str, _done: int, _of: int) -> None:
     """Show no progress."""
 
@@ -61,15 +67,22 @@ def test_the_copy_is_the_same(source: Kind, target: Kind, lend: Lend, stores: Ca
     put(one, [*RAWS, event("LANE-ключ", 1, entity="lane", status="paused", lane="ключ")])
     with one.writer.begin() as tx:
         whole.add_positions(tx, {"act.events": 17})
+        for raw in (b"one", b"two"):
+            add_fork(tx, fork(raw), now_us=7)
     told: list[tuple[str, int, int]] = []
     assert copy(one, other, on_progress=lambda *what: told.append(what)) == 1301
     assert check_ledger(other) == check_ledger(one)
     with other.reader.begin() as tx:
         assert whole.positions_of(tx) == {"act.events": 17}
+        assert [kept.event for kept in forks_after(tx, -1, count=9)] == [b"one", b"two"]
     assert told[-1] == ("comparing", 1301, 1301)
     assert [done for what, done, _ in told if what == "copying"] == [500, 1000, 1301]
-    # Once more: nothing to do. And the ledger goes on in its new place.
+    # Once more: nothing to do but to take another fork along. And the ledger goes on in its new place.
+    with one.writer.begin() as tx:
+        add_fork(tx, fork(b"three"), now_us=8)
     assert copy(one, other, on_progress=quietly) == 1301
+    with one.reader.begin() as tx, other.reader.begin() as to:
+        assert [*forks_after(to, 1, count=9)] == [*forks_after(tx, 1, count=9)] != []
     put(other, [event("JOB-0", 6, entity="job", status="erased")])
     assert len(check_ledger(other)) == 1302
 

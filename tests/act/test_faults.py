@@ -389,7 +389,7 @@ def test_durable_before_the_answer(store: Store) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
 
 
-def test_the_answer_comes_after_the_commit(url: str) -> None:
+def test_p5_the_answer_comes_after_the_commit(url: str) -> None:
     async def scenario() -> None:
         async with running(url, poll_sec=QUIET_SEC) as act:
             dialect = act.store.writer.dialect

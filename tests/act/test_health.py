@@ -25,6 +25,7 @@ def test_ready_says_what_an_operator_looks_for(url: str) -> None:
                     "followers": 1,
                     "max_followers": 7,
                     "forks_refused": 1,
+                    "forks_recorded": 1,
                 }
             assert (await act.http.get("/healthz")).json() == {"status": "ok"}
 

@@ -70,6 +70,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Served(folder, env={"ACT_LOG_NAME": "log.example/act"}) as served:
         site = Site(served, read_keys(folder / "act.db.key"))
         site.append(*JOBS, event("JOB-X", reference=HOSTILE, worker=HOSTILE, detail={"note": HOSTILE}))
+        fork = httpx.post(f"{site.url}/events", content=event("JOB-0", 1, reference=HOSTILE))
+        assert fork.status_code == 409, "the first page shows what was refused"
         yield site
 
 

@@ -78,6 +78,26 @@ def test_the_ledger_page_says_where_the_ledger_stands(url: str, keys: Keys) -> N
     run(scenario())
 
 
+def test_a_fork_is_on_the_first_page(url: str, keys: Keys) -> None:
+    refused = event("JOB-1", 1, entity="job", status="failed", actor=HOSTILE)
+
+    async def scenario() -> None:
+        async with running(url, keys=keys) as act:
+            await act.append(*plain_job("JOB-0"), *plain_job("JOB-1"))
+            assert "Two histories" not in (await page_of(act, "/ledger")).text
+            assert (await act.post(refused)).status_code == 409
+            assert (await act.post(event("JOB-7", 1, actor="a"), event("JOB-7", 1, actor="b"))).status_code == 409
+            seen = await page_of(act, "/ledger")
+            assert "Two histories of one job were posted" in seen.text
+            assert " ".join(refused.decode().split()) in seen.text
+            assert not [one for one in seen.all("img") if "onerror" in one]
+            assert "/ledger/entries/5" in [link["href"] for link in seen.all("a")][-8:]
+            assert "JOB-7.1" in seen.text
+            assert "another one of its batch" in seen.text
+
+    run(scenario())
+
+
 def test_a_jobs_events_are_found_page_by_page(url: str, keys: Keys) -> None:
     job = [event("JOB-1", 1, entity="job", status="queued")]
     job += [event("JOB-1", seq, status="queued", reference=f"ref-{seq}") for seq in range(2, ROWS + 4)]

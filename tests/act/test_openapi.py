@@ -48,6 +48,7 @@ def test_every_call_is_described_with_its_refusals(url: str) -> None:
         "/events",
         "/stream",
         "/export",
+        "/forks",
         "/jobs/{job_id}",
         "/healthz",
         "/metrics",

@@ -145,7 +145,7 @@ def test_a_frozen_tower_holds_the_others_up_for_a_while_and_then_its_session_is_
     """Its last statements went out as a pipeline, after which the server has no timer: another tower ends it."""
     frozen = open_store(url, migrate=True)
     monkeypatch.setattr("hmskit.postgres.IDLE_IN_TRANSACTION_MS", 300)
-    monkeypatch.setattr("act.ledger.UNSTICK_EVERY_SEC", 0.1)
+    monkeypatch.setattr("act.ledger.LOOK_AROUND_EVERY_SEC", 0.1)
 
     async def scenario() -> None:
         async with running(url) as act:

@@ -56,7 +56,7 @@ def test_it_says_where_it_listens_and_what_it_has(tmp_path: Path) -> None:
     assert len(ledger_of(tmp_path)) == 5
 
 
-def test_whatever_was_acknowledged_survives_being_killed(tmp_path: Path) -> None:
+def test_p5_whatever_was_acknowledged_survives_being_killed(tmp_path: Path) -> None:
     """Killed in the middle of appends, several times: every acknowledged event is there, once, in order."""
     order = random.Random(1)
     acknowledged: list[bytes] = []

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
+from act.domain.posted import read_posted
 from act.domain.tiles import Tile, TileError, tile_at
+from act.ledger import append
 from act.storage import tree as tree_rows
 from act.storage.store import MIGRATIONS, Store
 from act.storage.tables import checkpoints, tiles
 from act.storage.tree import MAX_BEHIND, behind, catch_up, frontier_of, tile_bytes
 from hmskit.migrate import upgrade
-from tests.act.support import check_ledger, event, opened, plain_job
+from tests.act.support import array, check_ledger, event, opened, plain_job
 from tests.act.test_migrations import old_append
 from tests.act.test_storage import put
 from tests.database import Database
@@ -173,3 +177,25 @@ def test_the_database_takes_no_checkpoint_that_goes_back(store: Store, change: d
         store.writer.dispose()
     else:
         assert is_taken
+
+
+@sqlite_only
+def test_the_tree_costs_at_most_15_percent_of_an_append(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the CPU time, in turns, the best of some: others use the machine, too. ``bench/tree_cost.py`` has figures."""
+    best = {True: 1e9, False: 1e9}
+    jobs = iter(range(10**9))
+    for _ in range(6):
+        for has_tree in (True, False):
+            raws = [raw for number in itertools.islice(jobs, 100) for raw in plain_job(f"JOB-{number}")]
+            bodies = [array(raws[at : at + 10]) for at in range(0, len(raws), 10)]
+            with monkeypatch.context() as patch:
+                if not has_tree:
+                    patch.setattr("act.ledger.grown", lambda *_, **__: None)
+                began = time.process_time()
+                for body in bodies:
+                    with store.writer.begin() as tx:
+                        append(tx, [read_posted(body)], now_us=1)
+                best[has_tree] = min(best[has_tree], time.process_time() - began)
+            with store.writer.begin() as tx:
+                catch_up(tx, count=10_000)
+    assert best[False] > best[True] * 0.85, best

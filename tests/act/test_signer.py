@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
+from structlog.testing import capture_logs
 
 from act import signer as signers
 from act.domain.checkpoint import Checkpoint, open_checkpoint
@@ -28,7 +29,7 @@ from act.keys import (
 )
 from act.readback import read_back
 from act.storage.tree import frontier_of
-from tests.act.support import Act, event, opened, plain_job, run, running, until
+from tests.act.support import Act, figures_of, opened, plain_job, run, running, until
 from tests.act.test_storage import put
 from tests.database import Database
 from tests.databases import NewDatabase, postgres_only, sqlite_only
@@ -84,14 +85,6 @@ def test_there_is_a_checkpoint_at_once_and_soon_after_growth(url: str, keys: Key
             assert (figures["act_signing_stops_total"], figures["act_forks_refused_total"]) == (0, 0)
 
     run(scenario())
-
-
-async def figures_of(act: Act) -> dict[str, float]:
-    """Return what Prometheus is told."""
-    answer = await act.http.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    lines = [line.split(" ") for line in answer.text.splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, value in lines}
 
 
 def test_a_checkpoint_is_there_within_a_second_of_growth(url: str, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,21 +161,8 @@ def test_p7_what_is_posted_again_changes_neither_size_nor_root(url: str, keys: K
     run(scenario())
 
 
-def test_p9_a_fork_is_refused_counted_and_not_in_the_tree(url: str, keys: Keys) -> None:
-    async def scenario() -> None:
-        async with running(url, keys=keys) as act:
-            await act.append(*JOBS[:5])
-            await act.signed()
-            before = (await act.http.get("/checkpoint")).content
-            assert (await act.post(event("JOB-0", 1, entity="job", status="queued", actor="else"))).status_code == 409
-            ready = (await act.http.get("/readyz")).json()
-            assert ready["forks_refused"] == 1
-            assert (await act.http.get("/checkpoint")).content == before
-
-    run(scenario())
-
-
 DAMAGES = [
+    ("UPDATE events SET entry = {flipped} WHERE idx = 307", 307),
     ("UPDATE events SET leaf_hash = {other} WHERE idx = 305", 305),
     ("UPDATE events SET entry = {other} WHERE idx = 310", 310),
     ("DELETE FROM events WHERE idx = 309", 309),
@@ -196,7 +176,7 @@ DAMAGES = [
 def test_what_was_damaged_before_it_was_signed_is_never_signed(
     new_database: NewDatabase, keys: Keys, change: str, index: int | None
 ) -> None:
-    """P1 for the signer: it reads back, and signs nothing more; events are taken, and /readyz says it."""
+    """It reads back, and signs nothing more; events are taken, and /readyz, the log and the metrics say it."""
     database = new_database("act")
 
     async def scenario() -> None:
@@ -208,8 +188,16 @@ def test_what_was_damaged_before_it_was_signed_is_never_signed(
             await act.append(*(raw for number in range(900, 1000) for raw in plain_job(f"JOB-{number}")))
         other = "zeroblob(32)" if database.kind == "sqlite" else "decode(repeat('00', 32), 'hex')"
         wrong = other.replace("32", str(32 * (800).bit_count()))
-        damage(database, change.format(other=other, wrong=wrong))
-        async with running(database.url, keys=keys) as act:
+        ((entry,),) = database.rows("SELECT entry FROM events WHERE idx = 307")
+        flipped = bytes([*entry[:99], entry[99] ^ 4, *entry[100:]]).hex()
+        flipped = f"x'{flipped}'" if database.kind == "sqlite" else f"decode('{flipped}', 'hex')"
+        damage(database, change.format(other=other, wrong=wrong, flipped=flipped))
+        with capture_logs() as logs:
+            async with running(database.url, keys=keys) as act:
+                await until(lambda: act.signer.health["stopped"], what="the signer stops")
+        (line,) = [line for line in logs if line["event"] == "signing_stopped"]
+        assert (line["log_level"], line["index"]) == ("error", index)
+        async with running(database.url, keys=keys) as act:  # a restart changes nothing
             await until(lambda: act.signer.health["stopped"], what="the signer stops")
             health = act.signer.health
             assert (health["ok"], health["bad_index"]) == (False, index)

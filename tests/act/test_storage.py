@@ -392,5 +392,5 @@ def test_no_read_scans_the_ledger_or_sorts_it(store: Store) -> None:
 
 def test_every_table_is_known_to_the_check_above(store: Store) -> None:
     small = {"append_lock", "fanout", "signing", "tree", "alembic_version"}  # a row or two each
-    by_key = {"tiles", "checkpoints"}  # test_proof_storage
+    by_key = {"tiles", "checkpoints", "forks"}  # test_proof_storage, test_forks
     assert set(inspect(store.reader).get_table_names()) == {"events", "heads", "blocks", *by_key, *small}

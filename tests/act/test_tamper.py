@@ -16,7 +16,8 @@ from act.verify import BadLedgerError
 from tests.act import tamper
 from tests.act.tamper import Lab, missed
 
-COUNT = 600
+COUNT = 2_000
+"""More: `python tests/act/tamper.py --count 100000`."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,7 @@ def cut_one_out_and_sign(lab: Lab, tx: Connection) -> None:
     tx.execute(text("DELETE FROM events WHERE idx = 7"))
     tx.execute(text("UPDATE events SET idx = -idx WHERE idx > 7"))
     tx.execute(text("UPDATE events SET idx = -idx - 1 WHERE idx < 0"))
+    tx.execute(text("UPDATE forks SET idx = idx - 1 WHERE idx > 7"))
     tx.execute(text("DELETE FROM checkpoints"))
     lab._derive(tx)
     tamper.sign(tx, tamper.KEY)
@@ -88,6 +90,7 @@ CONTROLS: dict[str, tuple[Tamper, Any, str, Any]] = {
     "blocks": (sql("UPDATE blocks SET max_ts_ms = 9 WHERE block = 1"), verifying, "_check_blocks", nothing),
     "tree": (sql("UPDATE tree SET peaks = zeroblob(96)"), verifying, "_check_tree", nothing),
     "tiles": (sql("UPDATE tiles SET hashes = zeroblob(8192)"), verifying._Tiles, "_check", pass_by),
+    "forks": (sql("UPDATE forks SET seq = 9 WHERE number = 1"), verifying, "_check_forks", nothing),
     "columns": (sql("UPDATE events SET plan_version = 3 WHERE idx = 9"), audit, "difference", nothing),
     "order": (cut_one_out_and_sign, Audit, "_misplaced", take_any_order),
     "checkpoints": (Lab.insider, verifying, "_compare_root", nothing),

@@ -100,7 +100,7 @@ def check_all(database: Database, relays: list[Relay]) -> None:
 
 
 @postgres_only
-def test_three_processes_append_to_one_ledger(new_database: NewDatabase, tmp_path: Path) -> None:
+def test_p8_three_processes_append_to_one_ledger(new_database: NewDatabase, tmp_path: Path) -> None:
     database = new_database()  # they start at the same moment, on a database without a schema
     with ExitStack() as stack:
         towers = list(

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
+from act.export.formats import FORMATS
 from oms.demo.ledger import wait_until_delivered
 from oms.demo.pair import Pair
 from oms.worker import OmsClient
@@ -28,16 +36,17 @@ PLANTED = {
     "refused": "planted-refused-b7f6",
 }
 WITH_VALUES = ("/jobs", "/jobs/JOB-1", "/jobs/JOB-2", "/tasks", "/tasks/TASK-1")
-OMS_PAGES = (*WITH_VALUES, "/jobs/JOB-1/receipts", "/lanes", "/plans", "/readyz")
+OMS_PAGES = (
+    *WITH_VALUES, "/", "/jobs/JOB-1/receipts", "/lanes", "/plans", "/plans/plain", "/healthz", "/readyz",
+    "/openapi.json",
+)  # fmt: skip
 ACT_PAGES = (
-    "/stream",
-    "/stream?view=latest",
-    "/stream?job=JOB-1",
-    "/jobs/JOB-1",
-    "/jobs/JOB-2",
-    "/readyz",
-    *(f"/export?format={name}" for name in ("cloudevents", "ocel2", "csv")),
-)
+    "/", "/stream", "/stream?view=latest", "/stream?job=JOB-1", "/jobs/JOB-1", "/jobs/JOB-2", "/forks", "/healthz",
+    "/readyz", "/metrics", "/openapi.json", "/checkpoint", "/proof/inclusion?index=0", "/proof/consistency?from=0",
+    "/tile/0/000.p/1", "/tile/entries/000.p/1", "/ledger", "/ledger?job=JOB-1", "/ledger/entries/0",
+    "/ledger/static/ledger.js", *(f"/export?format={name}" for name in ("cloudevents", "ocel2", "csv", "parquet")),
+)  # fmt: skip
+"""A page for every call, and one for every format. Of the tiles and entries there is one for each event: `pages`."""
 
 
 @pytest.fixture
@@ -91,18 +100,33 @@ def found_in(texts: dict[str, bytes]) -> dict[str, list[str]]:
     return {name: kinds for name, kinds in marks.items() if kinds}
 
 
+def secrets_in(key_file: Path) -> tuple[bytes, bytes, bytes]:
+    """Return what nobody else may have of a key file: the signing key as base64, as it is, and in hexadecimal."""
+    (line,) = [line for line in key_file.read_text().splitlines() if line.startswith("PRIVATE+KEY+")]
+    text = line.split("+", 4)[4]
+    seed = base64.b64decode(text)[1:]
+    return text.encode(), seed, seed.hex().encode()
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def pages(pair: Pair) -> dict[str, bytes]:
     """Return every page of both services, and the live stream's beginning."""
+    size = int(httpx.get(f"{pair.act_url}/checkpoint").text.split("\n")[1])
+    entries = [f"/ledger/entries/{index}" for index in range(size)]
+    entries += [f"/proof/inclusion?index={index}" for index in range(size)]
     found = {}
-    for url, paths in ((pair.oms_url, OMS_PAGES), (pair.act_url, ACT_PAGES)):
+    for url, paths in (
+        (pair.oms_url, OMS_PAGES),
+        (pair.act_url, (*ACT_PAGES, *entries, f"/tile/entries/000.p/{size}", f"/tile/0/000.p/{size}")),
+    ):
         for path in paths:
             answer = httpx.get(url + path)
-            assert answer.status_code == 200, path
-            found[path] = answer.content
+            assert answer.status_code in (200, *((404, 307) if path == "/" else ())), path
+            is_parquet = answer.headers.get("content-type") == FORMATS["parquet"].media_type
+            found[path] = in_words(answer.content) if is_parquet else answer.content
     with httpx.stream("GET", f"{pair.act_url}/stream?follow=true") as live:
         received = b""
         for chunk in live.iter_bytes():
@@ -110,6 +134,24 @@ def pages(pair: Pair) -> dict[str, bytes]:
             if b'"status":"failed"' in received:
                 break
     return {**found, "live": received}
+
+
+def in_words(file: bytes) -> bytes:
+    """Return what a Parquet file holds, which is compressed."""
+    table = pq.read_table(pa.BufferReader(file))
+    return repr(table.to_pydict()).encode() + repr(table.schema.metadata).encode()
+
+
+def not_looked_at(pair: Pair, looked_at: Iterable[str]) -> set[str]:
+    """Return the calls that the services describe and no page stands for: whoever adds one must plant for it, too."""
+    asked = [path.partition("?")[0] for path in looked_at]
+    left = set()
+    for url in (pair.oms_url, pair.act_url):
+        for path, methods in httpx.get(f"{url}/openapi.json").json()["paths"].items():
+            pattern = re.compile(re.sub(r"\\\{[a-z_]+\\\}", ".+", re.escape(path)))
+            if "get" in methods and not any(pattern.fullmatch(one) for one in asked):
+                left.add(path)
+    return left
 
 
 def act(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -137,28 +179,54 @@ def verified(key: Path, export: Path) -> str | None:
     return done.stdout.splitlines()[0] if done.returncode == 0 else None
 
 
-def test_values_stay_in_oms_until_they_are_erased_and_are_nowhere_then(tmp_path: Path, plans: Path) -> None:
+def test_p11_values_stay_in_oms_until_they_are_erased_and_are_nowhere_then(tmp_path: Path, plans: Path) -> None:
+    """Every file, export and page, and a backup; and what was proven before holds after it."""
     data = tmp_path / "data"
     data.mkdir()
     kept = set(PLANTED) - {"refused"}
     with Pair(data, plans) as pair, OmsClient(pair.oms_url) as oms:
         plant(pair.oms_url)
         assert wait_until_delivered(oms, limit_sec=LIMIT_SEC)
+        size = httpx.get(f"{pair.act_url}/readyz").json()["size"]
+        note = until(lambda: signed(pair, size))
         there = found_in(files(data))
         assert {name for name in there if not name.startswith("oms.db")} == set(), there
         assert {kind for kinds in there.values() for kind in kinds} >= kept, "planted for nothing"
-        shown = found_in(pages(pair))
+        looked_at = pages(pair)
+        assert not_looked_at(pair, looked_at) == {"/pull"}
+        shown = found_in(looked_at)
         assert shown.keys() <= set(WITH_VALUES), shown
+        (key_file,) = data.glob("*.key")
+        secrets = secrets_in(key_file)
+        assert [name for name, text in {**files(data), **looked_at}.items() if any(one in text for one in secrets)] == [
+            key_file.name
+        ], "the signing key is in its file and nowhere else"
+        (tmp_path / "log.vkey").write_bytes(act("key", "show", "--file", str(key_file)).stdout)
+        (tmp_path / "before").write_text(note)
+        (tmp_path / "one.tlog-proof").write_bytes(looked_at["/proof/inclusion?index=0"])
 
         for job_id in ("JOB-1", "JOB-2"):
             answer = httpx.post(f"{pair.oms_url}/jobs/{job_id}/erase", json={"reason": "asked for"})
             assert answer.json() == {"job_id": job_id, "state": "failed"}
         assert wait_until_delivered(oms, limit_sec=LIMIT_SEC)
+        until(lambda: signed(pair, size + 2))
         assert found_in(files(data)) == {}
         assert found_in(pages(pair)) == {}
-        compared = act("reconcile", pair.oms_url, pair.act_url)
+        backups = tmp_path / "backups"
+        backups.mkdir()
+        for name in ("oms", "act"):
+            with closing(sqlite3.connect(data / f"{name}.db")) as live:
+                live.execute("VACUUM INTO ?", (str(backups / f"{name}.db"),))
+        assert found_in(files(backups)) == {}
+        compared = act("reconcile", pair.oms_url, pair.act_url, "--key", str(tmp_path / "log.vkey"))
         assert compared.returncode == 0, compared.stderr
     assert found_in(files(data)) == {}, "a stop writes nothing of it either"
+    for arguments in (
+        ("verify", str(data / "act.db"), "--checkpoint", str(tmp_path / "before")),
+        ("verify-proof", str(tmp_path / "one.tlog-proof")),
+    ):
+        proven = act(*arguments, "--key", str(tmp_path / "log.vkey"))
+        assert proven.returncode == 0, proven.stderr
 
 
 # The commands, on the same pair.
@@ -184,7 +252,7 @@ def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
         assert same.stdout.decode().startswith(f"act: 2 jobs with {size} events: OMS and the ledger say the same")
 
         wrong = act("reconcile", pair.act_url, pair.act_url)
-        assert (wrong.returncode, wrong.stdout) == (1, b"")
+        assert (wrong.returncode, wrong.stdout) == (2, b"")
         assert b"is this the address of OMS?" in wrong.stderr
         assert act("reconcile", "oms", "act").returncode == 2
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import httpx
 import pytest
 
 from act import reconcile as module
+from act import signer
 from act.client import LedgerClient
-from act.export import covering
+from act.domain.checkpoint import open_checkpoint, sign_checkpoint
+from act.domain.note import VerifierKey
+from act.keys import Keys, make_keys
 from act.reconcile import Outcome, ReconcileError, reconcile
+from act.remote_tree import RemoteTree
 from oms.app import create_app
 from oms.storage import postgres
 from oms.storage.store import open_store
-from tests.act.support import event
+from tests.act.support import Act, event
 from tests.act.support import running as running_act
 from tests.database import Database
 from tests.databases import NewDatabase
@@ -33,6 +37,7 @@ class Network(httpx.AsyncBaseTransport):
     def __init__(self) -> None:
         self.to: dict[str, httpx.AsyncBaseTransport] = {}
         self.is_cut = False
+        self.on_answer: Callable[[httpx.Request, bytes], bytes] = lambda _request, body: body
         self.on_request: Callable[[httpx.Request], Awaitable[None]] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -42,7 +47,11 @@ class Network(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("cut", request=request)
         if request.url.host not in self.to:
             raise httpx.ConnectError("nobody listens", request=request)
-        return await self.to[request.url.host].handle_async_request(request)
+        answer = await self.to[request.url.host].handle_async_request(request)
+        if request.url.path.startswith(("/checkpoint", "/tile/", "/proof/")):
+            body = self.on_answer(request, await answer.aread())
+            return httpx.Response(answer.status_code, content=body, request=request)
+        return answer
 
 
 @dataclass
@@ -50,16 +59,18 @@ class TwoServices:
     """OMS and ACT, and what compares them."""
 
     oms: httpx.AsyncClient
+    act: Act
     network: Network
     databases: dict[str, Database]
     found: list[str] = field(default_factory=list)
     seen: list[tuple[int, int]] = field(default_factory=list)
 
-    async def reconcile(self, *, wait_sec: float = 5.0) -> Outcome:
+    async def reconcile(self, *, wait_sec: float = 5.0, keys: Sequence[VerifierKey] = ()) -> Outcome:
         self.found.clear()
         return await reconcile(
             "http://oms",
             "http://act",
+            keys=keys,
             wait_sec=wait_sec,
             on_difference=self.found.append,
             on_progress=lambda done, of: self.seen.append((done, of)),
@@ -103,10 +114,10 @@ def single_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def two_services(new_database: NewDatabase, folder: Path) -> AsyncIterator[TwoServices]:
+async def two_services(new_database: NewDatabase, folder: Path, keys: Keys | None = None) -> AsyncIterator[TwoServices]:
     databases = {"oms": new_database("oms"), "act": new_database("act")}
     network = Network()
-    async with running_act(databases["act"].url) as act:
+    async with running_act(databases["act"].url, keys=keys) as act:
         network.to["act"] = httpx.ASGITransport(act.app)
         chosen = make_settings(Site(folder, databases["oms"]))
         store = open_store(chosen.database_url)
@@ -116,7 +127,7 @@ async def two_services(new_database: NewDatabase, folder: Path) -> AsyncIterator
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=network, base_url="http://oms") as oms,
         ):
-            both = TwoServices(oms, network, databases)
+            both = TwoServices(oms, act, network, databases)
             for plan in (RENEWAL, SINGLE):
                 await both.post("/plans", plan)
             yield both
@@ -137,15 +148,97 @@ async def some_history(both: TwoServices) -> None:
     await both.delivered()
 
 
-def test_two_that_agree_have_no_differences(new_database: NewDatabase, tmp_path: Path) -> None:
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return make_keys(tmp_path / "act.key", name="log.example/act")
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_p10_two_that_agree_have_no_differences_and_every_receipt_is_in_the_tree(
+    new_database: NewDatabase, tmp_path: Path, keys: Keys, signs: bool
+) -> None:
     async def scenario() -> None:
-        async with two_services(new_database, tmp_path) as both:
+        async with two_services(new_database, tmp_path, keys if signs else None) as both:
             await some_history(both)
-            outcome = await both.reconcile()
+            outcome = await both.reconcile(keys=keys.verifiers)
             assert both.found == []
+            assert outcome.tree_size == (outcome.events if signs else None)
             assert (outcome.jobs, outcome.left, outcome.differences, outcome.waiting) == (9, 0, 0, [])
             assert outcome.events == both.databases["act"].count("events")
             assert both.seen[-1] == (9, 9)
+
+    asyncio.run(scenario())
+
+
+def some_other_root(note: bytes, keys: Keys) -> bytes:
+    """Return what the log's operator can sign too: another tree of the same size."""
+    checkpoint = open_checkpoint(note, keys.verifiers, origin=keys.origin).checkpoint
+    return sign_checkpoint(replace(checkpoint, root=bytes(32)), keys.signing).encoded()
+
+
+def test_p10_what_is_shown_and_not_signed_is_a_difference(
+    new_database: NewDatabase, tmp_path: Path, keys: Keys
+) -> None:
+    """ACT shows to whoever compares what OMS has, and has signed another history."""
+
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path, keys) as both:
+            await both.post("/start", [{"plan": "single", "reference": f"T-{n}"} for n in range(260)])
+            await both.delivered()
+            await both.act.signed()
+            assert (await both.reconcile(keys=keys.verifiers)).tree_size == 520
+            assert both.found == []
+            # Its one full tile has another leaf; its checkpoint another root; another key; no checkpoint at all.
+            lies: dict[str, tuple[Callable[[httpx.Request, bytes], bytes], str]] = {
+                "tile": (
+                    lambda request, body: bytes(32) + body[32:] if request.url.path == "/tile/0/000" else body,
+                    "tile/0/000 is not the tile that was signed",
+                ),
+                "edge": (
+                    lambda request, body: bytes(32) + body[32:] if "/tile/0/002.p/8" in request.url.path else body,
+                    "the tiles of 520 entries do not give the root that was signed",
+                ),
+                "short": (
+                    lambda request, body: body[32:] if request.url.path == "/tile/0/001" else body,
+                    "tile/0/001: a tile of 256 hashes has",
+                ),
+                "root": (
+                    lambda request, body: some_other_root(body, keys) if request.url.path == "/checkpoint" else body,
+                    "do not give the root that was signed",
+                ),
+                "note": (lambda request, body: b"x" if request.url.path == "/checkpoint" else body, "the checkpoint: "),
+            }
+            for change, says in lies.values():
+                both.network.on_answer = change
+                outcome = await both.reconcile(keys=keys.verifiers)
+                assert 1 <= outcome.differences <= module.AT_ONCE
+                assert all(says in found and "not in a tree that it has signed" in found for found in both.found), says
+            both.network.on_answer = lambda _request, body: body
+            stranger = make_keys(tmp_path / "other.key", name=keys.origin)
+            await both.reconcile(keys=stranger.verifiers)
+            assert "the checkpoint: " in both.found[0]
+
+    asyncio.run(scenario())
+
+
+def test_p10_an_entry_that_the_signed_tree_has_not_is_named(
+    new_database: NewDatabase, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tree is sound, and the log's own, and does not have what ACT shows of one job."""
+
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path, keys) as both:
+            await some_history(both)
+            await both.act.signed()
+            real = RemoteTree.leaf_hash
+
+            async def other(self: RemoteTree, index: int) -> bytes:
+                return bytes(32) if index == 3 else await real(self, index)
+
+            monkeypatch.setattr(RemoteTree, "leaf_hash", other)
+            await both.reconcile(keys=keys.verifiers)
+            (found,) = both.found
+            assert "the ledger shows it at the index 3, and its signed tree has another entry there" in found
 
     asyncio.run(scenario())
 
@@ -261,10 +354,14 @@ def test_events_under_way_are_waited_for(new_database: NewDatabase, tmp_path: Pa
     asyncio.run(scenario())
 
 
-def test_it_finds_nothing_while_both_are_at_work(new_database: NewDatabase, tmp_path: Path) -> None:
+def test_it_finds_nothing_while_both_are_at_work(
+    new_database: NewDatabase, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signer, "EVERY_SEC", 0.01)
+
     async def scenario() -> None:
         chance = random.Random(11)
-        async with two_services(new_database, tmp_path) as both:
+        async with two_services(new_database, tmp_path, keys) as both:
             over = asyncio.Event()
             done = 0
 
@@ -290,8 +387,9 @@ def test_it_finds_nothing_while_both_are_at_work(new_database: NewDatabase, tmp_
             compared = 0
             for _ in range(6):
                 before = done
-                outcome = await both.reconcile(wait_sec=20)
+                outcome = await both.reconcile(wait_sec=20, keys=keys.verifiers)
                 assert (both.found, outcome.waiting) == ([], [])
+                assert outcome.tree_size
                 compared += outcome.jobs
                 await until(lambda before=before: done > before, what="work goes on")  # type: ignore[misc]
             over.set()
@@ -302,20 +400,24 @@ def test_it_finds_nothing_while_both_are_at_work(new_database: NewDatabase, tmp_
 
 
 def test_a_checkpoint_that_lags_is_waited_for(
-    new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_database: NewDatabase, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
     async def scenario() -> None:
-        async with two_services(new_database, tmp_path) as both:
+        async with two_services(new_database, tmp_path, keys) as both:
             await some_history(both)
-            size = both.databases["act"].count("events")
-            covered = size - 1
-            monkeypatch.setattr(covering, "current_checkpoint", lambda _tx: f"act.example\n{covered}\nROOT=\n")
-            outcome = await both.reconcile(wait_sec=0)
-            assert (both.found, outcome.waiting) == ([], ["JOB-9"])
-            comparing = asyncio.create_task(both.reconcile(wait_sec=20))
-            await asyncio.sleep(module.LOOK_AGAIN_SEC)
-            assert not comparing.done()
-            covered = size
+            await both.act.signed()
+            with monkeypatch.context() as patch:
+                patch.setattr(signer, "write_whole", full)
+                await both.work("extract", {"output": {}})
+                await both.delivered()
+                outcome = await both.reconcile(wait_sec=0)
+                assert (both.found, outcome.waiting) == ([], ["JOB-5"])
+                comparing = asyncio.create_task(both.reconcile(wait_sec=20))
+                await asyncio.sleep(module.LOOK_AGAIN_SEC)
+                assert not comparing.done()
             assert (await comparing).waiting == []
             assert both.found == []
 

@@ -13,7 +13,7 @@ from tests.faults.power import Campaign
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("service", "cuts"), [("act", 100), ("oms", 40)])
-def test_nothing_acknowledged_is_lost_whenever_the_power_goes(tmp_path: Path, service: str, cuts: int) -> None:
+def test_p5_nothing_acknowledged_is_lost_whenever_the_power_goes(tmp_path: Path, service: str, cuts: int) -> None:
     """The same with more cuts: ``python tests/faults/power.py --cuts 1000``."""
     seed = random.randrange(1_000_000)
     tally = Campaign(tmp_path, seed, service).run(cuts)

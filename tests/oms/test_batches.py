@@ -11,17 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from oms.domain.task import TaskStatus
 from oms.sequencer import open_batches as batches_module
 from oms.sequencer.complete import Complete, complete
-from oms.sequencer.place import hold, let_go
+from oms.sequencer.pause import Pause, Resume, pause, resume
 from oms.sequencer.pull import Pull
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
 from oms.storage import batches, tasks
 from oms.storage.store import open_store
 from oms.storage.tables import tasks as task_table
-from oms.storage.tasks import lock_tasks, move_task
 from oms.storage.transaction import Transaction
 from tests.database import Kind
 from tests.databases import Databases
@@ -75,22 +73,6 @@ def ready(tower: Tower) -> int:
             select(func.count()).where(task_table.c.ready, task_table.c.status == "queued")
         ).scalar_one()
     return count
-
-
-def pause(tower: Tower, *numbers: int) -> None:
-    with tower.transaction() as tx:
-        lock_tasks(tx, numbers)
-        for number in numbers:
-            hold(tx.tasks[number])
-            move_task(tx, tx.tasks[number], TaskStatus.QUEUED)
-
-
-def resume(tower: Tower, *numbers: int, since_ms: int) -> None:
-    with tower.transaction() as tx:
-        lock_tasks(tx, numbers)
-        for number in numbers:
-            let_go(tx, tx.tasks[number], held_since_ms=since_ms)
-            move_task(tx, tx.tasks[number], TaskStatus.QUEUED)
 
 
 def test_nothing_is_handed_out_before_the_batch_and_its_time_is_told(plant: Tower, clock: Clock) -> None:
@@ -239,13 +221,12 @@ def test_a_batch_that_was_missed_while_nobody_was_there_comes_when_somebody_is(p
 
 def test_a_paused_job_s_task_misses_its_batch(plant: Tower, clock: Clock) -> None:
     order(plant, 6)
-    paused_at = clock()
-    pause(plant, 1)
+    plant.one(pause, Pause("JOB-1"))
     clock.now_ms = at("2025-11-21 03:00")
     plant.sweep()
     assert plant.task("TASK-1")["available_at"] == utc(at("2025-11-21 03:00"))
     clock.advance(60)
-    resume(plant, 1, since_ms=paused_at)
+    plant.one(resume, Resume("JOB-1"))
     assert plant.task("TASK-1")["available_at"] == utc(at("2025-11-22 03:00"))
     assert manifest(plant) == ["P-2", "P-3", "P-4", "P-5", "P-6"]
 
@@ -259,11 +240,10 @@ def test_a_task_whose_job_was_paused_after_its_batch_stays_in_it(
     clock.now_ms = at("2025-11-21 03:00")
     tower.sweep()
     clock.advance(60)
-    paused_at = clock()
-    pause(tower, 1)
+    tower.one(pause, Pause("JOB-1"))
     assert manifest(tower, 1) == ["P-2"]
     clock.advance(60)
-    resume(tower, 1, since_ms=paused_at)
+    tower.one(resume, Resume("JOB-1"))
     assert manifest(tower) == ["P-1"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from oms.domain.errors import ConflictError
+from oms.domain.plan_reader import parse_plan
+from oms.storage.plans import put_plan
 from oms.storage.store import Store
 from tests.oms.support import Clock
 from tests.oms.walk import Walker, act, plan, walker
@@ -415,3 +417,14 @@ def test_each_item_has_a_job_of_its_own(w: Walker) -> None:
     w.settle()
     assert w.state() == "done"
     assert w.outputs() == {"all": [{"letter": {"write": {"n": n}, "post": {}}} for n in (2, 3)]}
+
+
+def test_a_plan_that_came_to_call_itself_through_another_fails_where_it_does(w: Walker) -> None:
+    w.put_plan(plan(act("a1"), id="other"))
+    w.go(plan({"id": "down", "plan": "other", "input": {}}, id="walked"))
+    with w.transaction() as tx:  # two towers may close a circle at the same moment, and do not see each other
+        put_plan(tx, parse_plan(plan({"id": "up", "plan": "walked", "input": {}}, id="other")), file=None)
+    w.start("walked", "T-2")
+    w.settle()
+    assert w.state("JOB-3") == "failed"
+    assert "JOB-3" in w.job("JOB-4")["error"]

@@ -24,6 +24,7 @@ from oms.sequencer.estimates import Estimates, Kept
 from oms.sequencer.learn import KEEP_MS, OVERLAP_MS, Completed, Lessons, learn, learn_for_ever, learn_once
 from oms.sequencer.pull import LeasedTask
 from oms.sequencer.reroute import Reroute, reroute
+from oms.sequencer.signal import Signal, signal
 from oms.sequencer.start import Start, start
 from oms.sequencer.views import job_view
 from oms.sequencer.wishes import TaskAnswer
@@ -329,14 +330,14 @@ def test_towers_add_up_and_do_not_wait_for_each_other(oms_database: Database, cl
     first, second = (Tower(open_store(oms_database.url), clock) for _ in range(2))
     try:
         place = ("many", "scan", "é")
-        first.run(learn, Lessons({place: Samples([1], [1])}, [Way(1, "many", past(1))]))
-        second.run(learn, Lessons({place: Samples([2], [2])}, [Way(1, "many", past(1)), Way(2, "many", past(2))]))
+        first.run(learn, Lessons({place: Samples([1], [1])}, [Way(1, "many", past(7))]))
+        second.run(learn, Lessons({place: Samples([2], [2])}, [Way(1, "many", past(3)), Way(2, "many", past(2))]))
         with first.transaction() as tx:
             add_samples(tx, {place: Samples([3], [3])})
             second.run(learn, Lessons({place: Samples([4], [4])}))  # lost: it is not worth a wait
         with first.store.reading() as connection:
             assert samples_of(connection, "many")["é"].work_ms == [1, 2, 3]
-            assert len(ways_of(connection, "many")) == 2
+            assert [job.finished_at_ms for job in ways_of(connection, "many")] == [7, 2]
     finally:
         first.store.close()
         second.store.close()
@@ -494,3 +495,52 @@ async def test_the_service_learns_and_tells(site: Site, monkeypatch: pytest.Monk
         assert found["label"] == "extract — ETA 25 minutes"
         with service.store.reading() as connection:
             assert samples_of(connection, "printing")["extract"].work_ms == [600 * SEC] * MIN_JOBS
+
+
+ASKING: dict[str, Any] = {
+    "id": "asking",
+    "lanes": ["desk"],
+    "sequence": [
+        {"activity": "ask", "lane": "desk"},
+        {"wait": {"signal": "answered"}},
+        {"parallel": {"fee": [{"activity": "charge", "lane": "desk"}], "file": [{"activity": "file", "lane": "desk"}]}},
+    ],
+}
+
+
+def test_a_job_in_blocks_is_told_too(tower: Tower, clock: Clock) -> None:
+    tower.put_plan(ASKING)
+    jobs = [tower.start("asking", f"T-{number}").job_id for number in range(MIN_JOBS)]
+
+    def ask() -> None:
+        clock.advance(60)
+        done(tower, tower.pull("desk", 100))
+
+    ask()
+    clock.advance(2 * 86_400)
+    for job_id in jobs:
+        tower.one(signal, Signal(job_id, "answered", {}))
+    leased = sorted(tower.pull("desk", 100), key=lambda task: task.activity)
+    assert len(leased) == 2 * MIN_JOBS
+    for activity, hours in (("charge", 1), ("file", 5)):
+        clock.advance(hours * 3600)
+        done(tower, [task for task in leased if task.activity == activity])
+    learned(tower)
+    mine = tower.start("asking", "mine").job_id
+    ask()
+    clock.advance(86_400)
+    waiting = eta(tower, mine)
+    assert waiting is not None
+    assert waiting["low"] == waiting["high"] == at(clock, 86_400 + 6 * 3600)
+    assert waiting["label"] == "Waiting — ETA 30 hours"
+    assert "that were at the wait after ask for as long" in waiting["method"]
+    tower.one(signal, Signal(mine, "answered", {}))
+    branched = eta(tower, mine)
+    assert branched is not None
+    assert (branched["low"], branched["label"]) == (at(clock, 6 * 3600), "charge — ETA 6 hours")
+    first = min(tower.pull("desk", 2), key=lambda task: task.activity)
+    done(tower, [first])
+    alone = eta(tower, mine)
+    assert alone is not None
+    assert alone["label"] == "file — ETA 6 hours"
+    assert "at file for as long" in alone["method"]

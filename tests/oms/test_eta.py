@@ -508,6 +508,10 @@ def test_the_label_and_the_method() -> None:
         "20th to 80th percentile from 31 finished jobs of this plan that were at print for as long, 1 task ahead and "
         "2 workers seen in its lane, the lane's hours; newer jobs count more."
     )
+    machines = LaneNow(workers=1, work_ms=[1] * 5)
+    assert method(found, machines).startswith(
+        "20th to 80th percentile from 31 finished jobs of this plan that were at print, 1 task ahead and 1 worker seen"
+    )
     between = replace(found, standing=Standing(Phase.BETWEEN, "print", None, NOW), likeness=Likeness.TIME)
     assert method(between, None) == (
         "20th to 80th percentile from 31 finished jobs of this plan that were at any activity for as long (too few "

@@ -254,6 +254,12 @@ def write(folder: Path, name: str, text: str) -> Path:
 def test_warnings_leave_the_exit_code_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "p.yaml", "id: p\nlanes: [a, b]\nsequence:\n  - {lane: a, when: 'false'}\n  - {plan: letter}\n")
+    first = "id: q\nschedules: [{cron: 0 6 * * *, reference: x}]\nlanes: [a, b]\nsequence: [a]\n"
+    assert [line[:8] for line in check(write(tmp_path, "q.yaml", first).relative_to(tmp_path))[1]] == [
+        "q.yaml:2",
+        "q.yaml:3",
+        "q.yaml: ",
+    ]
     assert check(Path("p.yaml")) == (
         0,
         [

@@ -262,6 +262,7 @@ async def test_a_plan_by_http_that_closes_a_circle_is_refused(site: Site) -> Non
         assert await folder.reload() == ([("two", 1)], [], [])
         folder.write(three=CALLS.format("three", "one"))
         assert await folder.reload() == ([("two", 1)], ["three.yaml"], []), "it closes the circle"
+        assert (await oms.http.post("/plans", content=CALLS.format("three", "one"))).status_code == 422
         assert folder.in_force() == {"one": 1, "two": 1}
         assert (await oms.http.post("/plans", content=TWO.replace("two", "one"))).status_code == 200
         assert (await folder.reload())[1] == []

@@ -157,7 +157,7 @@ async def test_what_is_left_is_sent_before_the_service_ends(site: Site, monkeypa
 
 @pytest.mark.usefixtures("swift")
 @in_loop
-async def test_work_goes_on_while_the_ledger_is_away_and_the_backlog_follows(site: Site) -> None:
+async def test_p6_work_goes_on_while_the_ledger_is_away_and_the_backlog_is_shown_and_follows(site: Site) -> None:
     ledger = ScriptedLedger()
     ledger.is_up = False
     clock = Clock()
@@ -486,7 +486,7 @@ async def real_ledger(url: str) -> AsyncIterator[httpx.ASGITransport]:
 
 
 @in_loop
-async def test_the_real_ledger_takes_what_the_relay_sends_and_its_fold_is_what_the_tables_say(
+async def test_p6_the_real_ledger_takes_what_the_relay_sends_and_its_fold_is_what_the_tables_say(
     tower: Tower, new_database: NewDatabase
 ) -> None:
     tower.start("checked", "T-1")

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from oms.domain.task import TaskStatus
 from oms.sequencer import tell_stalled as stalled_module
 from oms.sequencer.lists import TaskFilter, tasks_page
-from oms.sequencer.place import hold, let_go
+from oms.sequencer.pause import Pause, Resume, pause, resume
 from oms.sequencer.start import Start, start
 from oms.storage import stalls
 from oms.storage.lane_pauses import KEPT_PAUSES, keep_pause, pauses_of
 from oms.storage.tables import lane_controls, tasks
-from oms.storage.tasks import lock_tasks, move_task
 from tests.oms.hours import NEW_YORK, at
 from tests.oms.support import (
     Clock,
@@ -80,23 +78,6 @@ def resume_lane(tower: Tower, lane: str) -> None:
         paused_at = tx.connection.execute(select(lane_controls.c.paused_at).where(this)).scalar_one()
         keep_pause(tx, lane, paused_at=paused_at)
         tx.connection.execute(update(lane_controls).where(this).values(paused_at=None))
-
-
-def pause_job(tower: Tower, *numbers: int) -> int:
-    with tower.transaction() as tx:
-        lock_tasks(tx, numbers)
-        for number in numbers:
-            hold(tx.tasks[number])
-            move_task(tx, tx.tasks[number], TaskStatus.QUEUED)
-    return tower.clock()
-
-
-def resume_job(tower: Tower, *numbers: int, since_ms: int) -> None:
-    with tower.transaction() as tx:
-        lock_tasks(tx, numbers)
-        for number in numbers:
-            let_go(tx, tx.tasks[number], held_since_ms=since_ms)
-            move_task(tx, tx.tasks[number], TaskStatus.QUEUED)
 
 
 def stalls_after(tower: Tower, sec: float, task: str = "TASK-1") -> bool:
@@ -235,10 +216,10 @@ def test_a_lane_keeps_its_last_pauses(desk: Tower, clock: Clock) -> None:
 def test_a_paused_job_s_task_does_not_stall_and_goes_on_with_the_time_it_had_left(desk: Tower, clock: Clock) -> None:
     desk.start("robot")
     clock.advance(400)
-    since_ms = pause_job(desk, 1)
+    desk.one(pause, Pause("JOB-1"))
     clock.advance(6_000)
     assert desk.sweep().stalled == 0
-    resume_job(desk, 1, since_ms=since_ms)
+    desk.one(resume, Resume("JOB-1"))
     assert stalls_after(desk, 200)
 
 
@@ -247,11 +228,11 @@ def test_a_job_and_its_lane_paused_at_once_are_not_counted_twice(desk: Tower, cl
     clock.advance(100)
     pause_lane(desk, "robot")
     clock.advance(50)
-    since_ms = pause_job(desk, 1)
+    desk.one(pause, Pause("JOB-1"))
     clock.advance(1_000)
     resume_lane(desk, "robot")
     clock.advance(1_000)
-    resume_job(desk, 1, since_ms=since_ms)
+    desk.one(resume, Resume("JOB-1"))
     assert stalls_after(desk, 500)
 
 
@@ -259,12 +240,11 @@ def test_a_task_of_a_paused_job_has_all_its_time_when_it_goes_on(desk: Tower, cl
     """Queued while the job was paused, after a failed attempt."""
     desk.start("robot")
     task = desk.pull_one("robot")
-    since_ms = clock()
+    desk.one(pause, Pause("JOB-1"))
     clock.advance(100)
     desk.fail(task)
-    pause_job(desk, 1)
     clock.advance(10_000)
-    resume_job(desk, 1, since_ms=since_ms)
+    desk.one(resume, Resume("JOB-1"))
     assert stalls_after(desk, 600)
 
 

@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from oms.domain.task import TaskStatus
 from oms.sequencer import close_windows as close_module
-from oms.sequencer.place import hold, let_go
+from oms.sequencer.pause import Pause, Resume, pause, resume
 from oms.sequencer.pull import Pull
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
 from oms.storage import windows
 from oms.storage.tables import tasks
-from oms.storage.tasks import lock_tasks, move_task
 from tests.oms.hours import NEW_YORK, at, utc
 from tests.oms.support import (
     Clock,
@@ -222,19 +220,12 @@ def test_a_plan_that_comes_in_the_same_transaction_is_the_one_that_counts(office
 
 def test_a_paused_job_s_task_is_put_into_the_window_that_is_open_when_it_goes_on(office: Tower, clock: Clock) -> None:
     office.start("office")
-    paused_at = clock()
     for now, expected in (("2025-11-21 20:00", "2025-11-24 08:00"), ("2025-11-24 10:00", "2025-11-24 08:00")):
-        with office.transaction() as tx:
-            lock_tasks(tx, [1])
-            hold(tx.tasks[1])
-            move_task(tx, tx.tasks[1], TaskStatus.QUEUED)
+        office.one(pause, Pause("JOB-1"))
         clock.now_ms = at(now)
         office.sweep()
         assert office.pull("clerk") == []
-        with office.transaction() as tx:
-            lock_tasks(tx, [1])
-            let_go(tx, tx.tasks[1], held_since_ms=paused_at)
-            move_task(tx, tx.tasks[1], TaskStatus.QUEUED)
+        office.one(resume, Resume("JOB-1"))
         assert available_at(office) == utc(at(expected))
     assert office.pull_one("clerk").task_id == "TASK-1"
 
