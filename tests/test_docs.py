@@ -21,7 +21,7 @@ from act.api import jobs as act_jobs
 from act.api import proofs as act_proofs
 from act.config import Settings as ActSettings
 from hmskit.settings import environment_name, shown_default
-from oms.api import health, jobs, plans, tasks
+from oms.api import control, health, jobs, plans, tasks
 from oms.cli import cli as oms_cli
 from oms.config import Settings as OmsSettings
 
@@ -61,7 +61,7 @@ def test_the_settings_page_is_what_the_code_has() -> None:
 
 
 def calls() -> list[str]:
-    routers = (jobs.router, tasks.router, plans.router, health.router)
+    routers = (jobs.router, tasks.router, control.router, plans.router, health.router)
     return [
         f"{method} {route.path}"
         for router in routers

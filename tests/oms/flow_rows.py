@@ -1,4 +1,4 @@
-"""What a database holds of a job, put into a `tests.oms.flow_world.World`, which checks what must hold between changes."""
+"""What a database holds of a job, put into a `World` of `tests.oms.flow_world`, which checks what must hold."""
 
 from __future__ import annotations
 

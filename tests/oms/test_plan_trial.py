@@ -162,7 +162,7 @@ def test_where_nobody_gives_it_the_clock_jumps_to_the_timeout() -> None:
 def test_a_signal_that_never_comes_is_named() -> None:
     walked = tried(plan({"wait": {"signal": "answered"}}))
     assert walked.state is JobState.QUEUED
-    assert walked.why == "nothing goes on: JOB-1 waits for the signal answered: --signal answered=DATA.json"
+    assert walked.why == "JOB-1 waits for the signal answered, which nobody gives: --signal answered=DATA.json"
 
 
 def test_a_signal_that_nothing_waited_for_is_told() -> None:
@@ -206,7 +206,7 @@ def test_where_nobody_works_the_task_stalls_and_goes_to_the_backup() -> None:
 def test_where_nobody_ever_works_that_is_said(lane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "MAX_QUIET_JUMPS", 10)
     walked = tried(plan(act("one"), lanes=[lane]), absent=frozenset({"a"}))
-    assert walked.why == "nothing goes on: one is queued in a, where nobody works"
+    assert walked.why == "one is queued in a, where nobody works"
 
 
 def test_a_late_task_is_told() -> None:

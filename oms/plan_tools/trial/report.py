@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oms.domain.plan import Plan
-from oms.domain.task import JobState, TaskStatus
+from oms.domain.task import TaskStatus
 from oms.plan_tools.drawing.words import printable, spelled
 from oms.plan_tools.trial.clock import Clock
 from oms.plan_tools.trial.story import MAIN_JOB, Entry
@@ -86,6 +86,4 @@ def _end(plan: Plan, walked: Walked, clock: Clock) -> Iterator[Text]:
     how.append(f" after {took}, at {clock.moment(walked.end_ms)} {plan.timezone}.", "")
     yield how
     if not done:
-        text = walked.why or ""
-        is_left = walked.state not in (JobState.FAILED, JobState.CANCELLED)
-        yield Text(f"It did not come to its end: {text}." if is_left else f"Why: {text}.")
+        yield Text(f"Why: {walked.why}.")

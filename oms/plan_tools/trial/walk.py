@@ -210,20 +210,22 @@ class _Walk:
     def _stuck(self) -> str:
         """Say what the jobs that have not ended wait for."""
         reasons = [
-            f"{job.name} is paused: /retry, /reroute or /skip of the task that failed lets it go on"
+            f"{job.name} is paused; /retry, /reroute or /skip of the task that failed would let it go on"
             for job in self._site.live_jobs()
             if job.state is JobState.PAUSED
         ]
         for block in self._waits():
             name = printable(block.signal or "")
-            reasons.append(f"JOB-{block.job_id} waits for the signal {name}: --signal {name}=DATA.json")
+            reasons.append(
+                f"JOB-{block.job_id} waits for the signal {name}, which nobody gives: --signal {name}=DATA.json"
+            )
         reasons += [
             f"{printable(task.activity)} is queued in {printable(task.lane)}"
             + (", where nobody works" if task.lane in self._trial.absent else "")
             for task in self._site.tasks()
             if task.status is TaskStatus.QUEUED and task.held_available_at is None
         ]
-        return f"nothing goes on: {'; '.join(reasons[:MAX_REASONS])}"
+        return "; ".join(reasons[:MAX_REASONS])
 
     def _walked(self) -> Walked:
         job = self._site.jobs()[0]
