@@ -22,6 +22,8 @@ def reconcile_services(
 ) -> None:
     """Compare every job that OMS keeps with the ledger: its events add up to OMS's tables, and every receipt holds.
 
+    So does every lane that was ever paused.
+
     Both may be at work meanwhile. Exit 1 on any difference, and where a job could not be compared.
     """
     import asyncio  # noqa: PLC0415 - `act --help` answers at once
@@ -62,7 +64,8 @@ def reconcile_services(
             f"{len(outcome.waiting):,} not compared: /readyz of both says whether events wait or signing has stopped",
         )
         raise typer.Exit(1)
+    lanes = f" and {outcome.lanes:,} lanes" if outcome.lanes else ""
     typer.echo(
-        f"act: {outcome.jobs:,} jobs with {outcome.events:,} events: OMS and the ledger say the same, "
+        f"act: {outcome.jobs:,} jobs{lanes} with {outcome.events:,} events: OMS and the ledger say the same, "
         "and every receipt holds"
     )
