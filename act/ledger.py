@@ -25,7 +25,7 @@ from act.followers import Followers
 from act.forks import Forks
 from act.storage.entries import add_events, close_blocks, heads_of, kept_in, move_heads, size_of, streams_from
 from act.storage.forks import add_fork, count_forks
-from act.storage.pages import has_job, job_page, latest, ledger_page, seq_at
+from act.storage.pages import has_job, has_stream, job_page, latest, ledger_page, seq_at
 from act.storage.store import Store
 from act.storage.tables import SCHEMA_REVISION
 from act.storage.tree import catch_up, grown, write_growth
@@ -144,15 +144,15 @@ def start(tx: Connection, filters: Filters, *, after: int) -> int:
     later has a higher one, so that a reader who goes on from it misses nothing and sees nothing twice.
 
     Raises:
-        NotFoundError: the ledger has no event of the job.
+        NotFoundError: the ledger has no event of the job, or of the stream.
     """
-    if filters.job is None:
+    name = filters.one_stream
+    if name is None:
         return after
-    if not has_job(tx, filters.job):
-        raise NotFoundError(
-            f"The ledger has no event of a job {filters.job!r}. Ask OMS whether its events are waiting."
-        )
-    return seq_at(tx, filters.job, after=after) if after >= 0 else 0
+    if not (has_stream(tx, name) if filters.job is None else has_job(tx, name)):
+        what = "a stream" if filters.job is None else "a job"
+        raise NotFoundError(f"The ledger has no event of {what} {name!r}. Ask OMS whether its events are waiting.")
+    return seq_at(tx, name, after=after) if after >= 0 else 0
 
 
 def stream(tx: Connection, filters: Filters, *, position: int, count: int, last: int | None = None) -> Page:
@@ -165,8 +165,8 @@ def stream(tx: Connection, filters: Filters, *, position: int, count: int, last:
         count: how many are read; with filters on a job, fewer may be in the page although it is not the last.
         last: the index that the whole ledger ends with; None: what it ends with now.
     """
-    if filters.job is not None:
-        read = job_page(tx, filters.job, after_seq=position, count=count)
+    if filters.one_stream is not None:
+        read = job_page(tx, filters.one_stream, after_seq=position, count=count)
         return Page(
             [entry for entry in read if filters.admits(entry)],
             read[-1].seq if read else position,

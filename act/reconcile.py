@@ -3,18 +3,18 @@
 Both may be at work meanwhile. OMS shows a job as its event number ``seq`` left it, and the receipts of its events, all
 of one moment; the ledger is read after that. So the first ``seq`` events must add up to just this, and what has come
 since is no difference. Events that ACT does not have yet, and has not acknowledged, are waited for. What the ledger
-shows of a job must stand in the tree that it has signed: else it could show another history to whoever compares.
+shows must stand in the tree that it has signed: else it could show another history to whoever compares. Lanes that were
+ever paused have events of their own, and are compared like jobs.
 
-Over HTTP only: OMS's ``/jobs`` and ``/jobs/{id}/receipts``, ACT's ``/export``, ``/checkpoint`` and ``/tile``. A job's
-receipts are held at a time, and what is compared at once is a few jobs: memory does not grow with the number of jobs.
+Over HTTP only: OMS's ``/jobs`` and ``receipts``, ACT's ``/export``, ``/checkpoint`` and ``/tile``. A job's receipts are
+held at a time, and what is compared at once is a few jobs: memory does not grow with the number of jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,11 +22,11 @@ from urllib.parse import quote
 
 import httpx
 
-from act.contract import EVENT, entry_bytes, leaf_hash
+from act.contract import EVENT, LANE_PREFIX, entry_bytes, leaf_hash
 from act.domain.entry import Entry
-from act.domain.fold import JobFold
 from act.domain.note import VerifierKey
 from act.domain.posted import facts_of
+from act.reconcile_told import Held, JobTold, LaneTold, Stands, Told, task_of
 from act.remote_tree import RemoteTree, TreeError
 
 AT_ONCE = 8
@@ -38,32 +38,11 @@ LOOK_AGAIN_SEC = 0.2
 MAX_TRIES = 5
 TRY_AGAIN_SEC = 1.0
 
-Task = tuple[str, str, str, int]
-"""Activity, lane, status and attempt."""
+Read = Callable[[str], Awaitable[Stands | None]]
 
 
 class ReconcileError(Exception):
     """The two cannot be compared; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What OMS holds of one event: the digest of its bytes, and ACT's receipt, where it has one."""
-
-    sha256: str
-    delivered: bool
-    index: int | None
-    leaf_hash: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Stands:
-    """A job as OMS shows it, at its event number ``seq``; what it holds of each event, by its number."""
-
-    seq: int
-    state: str
-    tasks: dict[str, Task]
-    held: dict[int, Held]
 
 
 @dataclass(slots=True)
@@ -72,14 +51,16 @@ class Outcome:
 
     Attributes:
         jobs: how many were compared.
+        lanes: how many lanes that were paused once at least.
         events: how many events they have.
         left: how many left OMS meanwhile.
         differences: in how many places the two differ; each was reported.
-        waiting: jobs that could not be compared: ACT did not get their events in time.
+        waiting: jobs and lanes that could not be compared: ACT did not get their events in time.
         tree_size: how many entries the checkpoint covers that the events were found under; None: nothing is signed.
     """
 
     jobs: int = 0
+    lanes: int = 0
     events: int = 0
     left: int = 0
     differences: int = 0
@@ -97,7 +78,7 @@ async def reconcile(
     on_progress: Callable[[int, int], None],
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Outcome:
-    """Compare every job that OMS keeps.
+    """Compare every job that OMS keeps, and every lane that was ever paused.
 
     Args:
         oms_url: of a running OMS.
@@ -118,11 +99,14 @@ async def reconcile(
         waiting: asyncio.Queue[str | None] = asyncio.Queue(maxsize=2 * AT_ONCE)
         newest = 0
 
+        async def compare_one(name: str, kind: type[Told], read: Read) -> None:
+            for difference in await _compare(act, name, kind, read, outcome, wait_sec=wait_sec):
+                outcome.differences += 1
+                on_difference(difference)
+
         async def compare() -> None:
             while (job_id := await waiting.get()) is not None:
-                for difference in await _compare(oms, act, job_id, outcome, wait_sec=wait_sec):
-                    outcome.differences += 1
-                    on_difference(difference)
+                await compare_one(job_id, JobTold, oms.stands)
                 on_progress(outcome.jobs + outcome.left, max(newest, outcome.jobs))
 
         try:
@@ -134,6 +118,8 @@ async def reconcile(
                     await waiting.put(job_id)
                 for _ in range(AT_ONCE):
                     await waiting.put(None)
+                for name in await oms.lanes():
+                    await compare_one(name, LaneTold, oms.lane_stands)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
     on_progress(outcome.jobs, outcome.jobs)
@@ -141,93 +127,35 @@ async def reconcile(
     return outcome
 
 
-async def _compare(oms: _Oms, act: _Act, job_id: str, outcome: Outcome, *, wait_sec: float) -> list[str]:
+async def _compare(
+    act: _Act, name: str, kind: type[Told], read: Read, outcome: Outcome, *, wait_sec: float
+) -> list[str]:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + wait_sec
-    stands = await oms.stands(job_id)
+    stands = await read(name)
     if stands is None:
         outcome.left += 1
         return []
-    outcome.jobs += 1
+    if kind is LaneTold:
+        outcome.lanes += 1
+    else:
+        outcome.jobs += 1
     while True:
-        told = _Told(job_id, stands)
-        await act.tell(job_id, told)
+        told = kind(name, stands)
+        await act.tell(name, told)
         if not told.is_behind:
             break
         if loop.time() > give_up_at:
-            outcome.waiting.append(job_id)
+            outcome.waiting.append(name)
             return told.differences
         await asyncio.sleep(LOOK_AGAIN_SEC)
     outcome.events += stands.seq
-    differences = [*told.end(), *await act.find(job_id, told)]
+    differences = [*told.end(), *await act.find(name, told)]
     if told.last > stands.seq:
-        now = await oms.stands(job_id)  # read after the ledger: what the ledger had then, OMS must have now
+        now = await read(name)  # read after the ledger: what the ledger had then, OMS must have now
         if now is not None and now.seq < told.last:
-            differences.append(f"{job_id}.{now.seq + 1}: the ledger has this event, and OMS does not")
+            differences.append(f"{name}.{now.seq + 1}: the ledger has this event, and OMS does not")
     return differences
-
-
-class _Told:
-    """What the ledger tells of a job, held against what OMS holds; it takes the job's entries in their order."""
-
-    def __init__(self, job_id: str, stands: Stands) -> None:
-        self._job_id = job_id
-        self._stands = stands
-        self._fold = JobFold(job_id)
-        self.last = 0
-        self.shown: int | None = None  # how much of the ledger is shown; None: all of it
-        self.agrees: list[tuple[int, int, bytes]] = []  # number, index and leaf hash of each entry that is as it should
-        self.differences: list[str] = []
-
-    @property
-    def is_behind(self) -> bool:
-        """Events are under way: to ACT, or acknowledged and not in a checkpoint yet, up to which ACT shows them."""
-        return self.last < self._stands.seq and self._lost() is None
-
-    def _lost(self) -> int | None:
-        """Return the first event that ACT acknowledged and should show, and does not."""
-        for seq in range(self.last + 1, self._stands.seq + 1):
-            held = self._stands.held[seq]
-            if held.delivered and held.index is not None and (self.shown is None or held.index < self.shown):
-                return seq
-        return None
-
-    def take(self, entry: Entry, raw: bytes, leaf: bytes) -> None:
-        """Hold the next entry against what OMS has of it."""
-        self.last += 1
-        name = f"{self._job_id}.{self.last}"
-        if entry.event_id != name:
-            self.differences.append(f"{name}: the ledger has {entry.event_id} in its place")
-        if self.last > self._stands.seq:
-            return
-        self._fold.take([entry])
-        held = self._stands.held[self.last]
-        if held.sha256 != hashlib.sha256(raw).hexdigest():
-            self.differences.append(f"{name}: the ledger has other bytes than OMS")
-        if not held.delivered or (held.index, held.leaf_hash) == (entry.idx, leaf.hex()):
-            self.agrees.append((self.last, entry.idx, leaf))
-        else:
-            self.differences.append(
-                f"{name}: OMS holds a receipt for the index {held.index} with the leaf hash {held.leaf_hash}; "
-                f"the ledger has it at {entry.idx} with {leaf.hex()}"
-            )
-
-    def end(self) -> list[str]:
-        """Return the differences, after the last entry."""
-        stands, found = self._stands, self.differences
-        lost = self._lost()
-        if lost is not None:
-            index = stands.held[lost].index
-            return [*found, f"{self._job_id}.{lost}: ACT acknowledged it for the index {index}, and does not have it"]
-        folded = self._fold.body()
-        if folded["state"] != stands.state:
-            found.append(f"{self._job_id}: OMS says {stands.state}, the ledger {folded['state']}")
-        there = {task["task_id"]: _task(task) for task in folded["tasks"]}
-        for task_id in sorted(stands.tasks.keys() | there.keys()):
-            if stands.tasks.get(task_id) != there.get(task_id):
-                here, said = _words(stands.tasks.get(task_id)), _words(there.get(task_id))
-                found.append(f"{self._job_id}: OMS says {task_id} is {here}, the ledger {said}")
-        return found
 
 
 class _Oms:
@@ -253,7 +181,12 @@ class _Oms:
 
     async def stands(self, job_id: str) -> Stands | None:
         """Return how the job stands; None where OMS keeps it no more."""
-        path = f"/jobs/{quote(job_id, safe='')}/receipts"
+        read = await self._receipts(f"/jobs/{quote(job_id, safe='')}/receipts")
+        with _understood(self._url):
+            return None if read is None else _stands(*read)
+
+    async def _receipts(self, path: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """Return the first page of receipts, and the items of all."""
         first = page = await self._get(path, {"limit": str(RECEIPTS_PAGE)})
         if first is None:
             return None
@@ -264,7 +197,20 @@ class _Oms:
                 if page is None:
                     return None
                 items += page["items"]
-            return _stands(first, items)
+            return first, items
+
+    async def lanes(self) -> list[str]:
+        """Return the streams of all lanes that have events of their own."""
+        found = await self._get("/lanes/receipts", {})
+        with _understood(self._url):
+            return [f"{LANE_PREFIX}{item['lane']}" for item in found["items"]] if found is not None else []
+
+    async def lane_stands(self, stream: str) -> Stands | None:
+        """Return how the lane stands."""
+        lane = quote(stream.removeprefix(LANE_PREFIX), safe="")
+        read = await self._receipts(f"/lanes/{lane}/receipts")
+        with _understood(self._url):
+            return None if read is None else _lane_stands(*read)
 
     async def _get(self, path: str, query: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON
         for tries_left in reversed(range(MAX_TRIES)):
@@ -292,7 +238,7 @@ class _Act:
         self._is_tree_bad = False
         self.tree = RemoteTree(self._fetch, keys)
 
-    async def find(self, job_id: str, told: _Told) -> list[str]:
+    async def find(self, name: str, told: Told) -> list[str]:
         """Find the entries that were told in the signed tree; return where it says something else."""
         if told.shown is None or self._is_tree_bad:
             return []
@@ -300,13 +246,13 @@ class _Act:
             if told.shown > self.tree.size:
                 await self.tree.renew()
             return [
-                f"{job_id}.{seq}: the ledger shows it at the index {index}, and its signed tree has another entry there"
+                f"{name}.{seq}: the ledger shows it at the index {index}, and its signed tree has another entry there"
                 for seq, index, leaf in told.agrees
                 if index >= self.tree.size or await self.tree.leaf_hash(index) != leaf
             ]
         except TreeError as error:
             self._is_tree_bad = True  # which is said once, and not of every entry
-            return [f"{job_id}: what the ledger shows is not in a tree that it has signed: {error}"]
+            return [f"{name}: what the ledger shows is not in a tree that it has signed: {error}"]
 
     async def _fetch(self, path: str) -> bytes | None:
         for tries_left in reversed(range(MAX_TRIES)):
@@ -323,9 +269,9 @@ class _Act:
             await asyncio.sleep(TRY_AGAIN_SEC)
         raise ReconcileError(f"{self._url}{path} answered {answer.status_code}: is this the address of ACT?")
 
-    async def tell(self, job_id: str, told: _Told) -> None:
-        """Give the job's entries, the bytes of their events, and their leaf hashes made anew from these bytes."""
-        query = {"format": "cloudevents", "job": job_id}
+    async def tell(self, name: str, told: Told) -> None:
+        """Give the stream's entries, the bytes of their events, and their leaf hashes made anew from these bytes."""
+        query = {"format": "cloudevents", "stream": name}
         for tries_left in reversed(range(MAX_TRIES)):
             try:
                 async with self._http.stream("GET", f"{self._url}/export", params=query) as answer:
@@ -341,7 +287,7 @@ class _Act:
                 raise ReconcileError(f"{self._url}/export answered {answer.status_code}: is this the address of ACT?")
             await asyncio.sleep(TRY_AGAIN_SEC)
 
-    async def _tell(self, answer: httpx.Response, told: _Told) -> None:
+    async def _tell(self, answer: httpx.Response, told: Told) -> None:
         is_header = True
         async for line in answer.aiter_lines():
             with _understood(self._url):
@@ -353,18 +299,30 @@ class _Act:
             is_header = False
 
 
-def _stands(first: dict[str, Any], items: list[dict[str, Any]]) -> Stands:
-    """Raises: KeyError, TypeError, ValueError."""
-    held = {
+def _held(items: list[dict[str, Any]]) -> dict[int, Held]:
+    return {
         int(item["event_id"].rpartition(".")[2]): Held(
             item["event_sha256"], item["delivered"], item["index"], item["leaf_hash"]
         )
         for item in items
     }
+
+
+def _stands(first: dict[str, Any], items: list[dict[str, Any]]) -> Stands:
+    """Raises: KeyError, TypeError, ValueError."""
+    held = _held(items)
     seq = int(first["seq"])
     if not held.keys() >= set(range(1, seq + 1)):
         raise ValueError("an event is missing")
-    return Stands(seq, first["state"], {task["task_id"]: _task(task) for task in first["tasks"]}, held)
+    return Stands(seq, first["state"], {task["task_id"]: task_of(task) for task in first["tasks"]}, held)
+
+
+def _lane_stands(first: dict[str, Any], items: list[dict[str, Any]]) -> Stands:
+    """Raises: KeyError, TypeError, ValueError."""
+    held, seq = _held(items), int(first["seq"])
+    if held and sorted(held) != list(range(min(held), seq + 1)):
+        raise ValueError("an event is missing")
+    return Stands(seq, "paused" if first["paused"] else "resumed", {}, held)
 
 
 def _entry(line: str) -> tuple[Entry, bytes, bytes]:
@@ -373,14 +331,6 @@ def _entry(line: str) -> tuple[Entry, bytes, bytes]:
     raw = fields["event"].encode()
     entry = Entry(fields["index"], fields["received_us"], **facts_of(EVENT.validate_json(raw)))
     return entry, raw, leaf_hash(entry_bytes(fields["received_us"], raw))
-
-
-def _task(task: dict[str, Any]) -> Task:
-    return task["activity"], task["lane"], task["status"], task["attempt"]
-
-
-def _words(task: Task | None) -> str:
-    return "not there" if task is None else "{} in {}, {}, attempt {}".format(*task)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from act.api import jobs as act_jobs
 from act.api import proofs as act_proofs
 from act.config import Settings as ActSettings
 from hmskit.settings import environment_name, shown_default
-from oms.api import control, health, jobs, plans, tasks
+from oms.api import control, health, jobs, lanes, plans, tasks
 from oms.cli import cli as oms_cli
 from oms.config import Settings as OmsSettings
 
@@ -61,9 +61,9 @@ def test_the_settings_page_is_what_the_code_has() -> None:
 
 
 def calls() -> list[str]:
-    routers = (jobs.router, tasks.router, control.router, plans.router, health.router)
+    routers = (jobs.router, tasks.router, control.router, lanes.router, plans.router, health.router)
     return [
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)
@@ -139,7 +139,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_the_openapi_document_needs_no_other_host() -> None:
     app = FastAPI()
-    for router in (jobs.router, tasks.router, plans.router, health.router):
+    for router in (jobs.router, tasks.router, lanes.router, plans.router, health.router):
         app.include_router(router)
     assert "://" not in str(app.openapi()["paths"])
 

@@ -57,7 +57,7 @@ class StreamQuery:
 
 
 EXPORT_FORMATS = ("cloudevents", "ocel2", "csv", "parquet")
-_EXPORT_KNOWN = ("format", "job", "since", "until")
+_EXPORT_KNOWN = ("format", "job", "stream", "since", "until")
 
 
 class _Reader:
@@ -155,8 +155,13 @@ def read_export_query(params: QueryParams) -> tuple[str, Filters]:
     name = reader.one("format", _format)
     if "format" not in params:
         reader.fault("format", f"must be given: one of {', '.join(EXPORT_FORMATS)}")
+    if "job" in params and "stream" in params:
+        reader.fault("stream", "does not go with job: a job's stream has its name")
     filters = Filters(
-        job=reader.one("job", _name), since_ms=reader.one("since", _time_ms), until_ms=reader.one("until", _time_ms)
+        job=reader.one("job", _name),
+        since_ms=reader.one("since", _time_ms),
+        until_ms=reader.one("until", _time_ms),
+        stream=reader.one("stream", _name),
     )
     if reader.faults or name is None:
         raise _refusal(reader.faults)

@@ -283,6 +283,7 @@ GET_EXPORT: dict[str, Any] = {
                 "required": True,
             },
             parameter("job", "One job's events only.", _NAME),
+            parameter("stream", "One stream's events only: a job's, or a lane's own, as in LANE-clerk.", _NAME),
             parameter("since", "Events whose time is this one or later (RFC 3339).", _TIME),
             parameter("until", "Events whose time is before this one (RFC 3339).", _TIME),
         ]

@@ -109,7 +109,7 @@ def _from_database(database_url: str, query: Query, file: BinaryIO, move: Progre
             name, filters = read_export_query(QueryParams(query))
             with store.reader.begin() as tx:
                 export = Export(tx, name, filters)
-            total = None if filters.job is not None else export.header.size
+            total = None if filters.one_stream is not None else export.header.size
             with closing(export):
                 file.write(export.begin())
                 while not export.is_last:

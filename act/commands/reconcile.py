@@ -27,7 +27,8 @@ def reconcile_services(
 ) -> None:
     """Compare every job that OMS keeps with the ledger: its events add up to OMS's tables, and are in the signed tree.
 
-    Both may be at work meanwhile. Exit code 1 on any difference; 2: not everything could be compared.
+    So is every lane that was ever paused. Both may be at work meanwhile. Exit code 1 on any difference; 2: not everything
+    could be compared.
     """
     import asyncio  # noqa: PLC0415 - `act --help` answers at once
 
@@ -79,7 +80,8 @@ def _say_differences(outcome: Outcome, shown: list[str], wait_sec: float) -> Non
 
 
 def _say_same(outcome: Outcome) -> None:
-    same = f"act: {outcome.jobs:,} jobs with {outcome.events:,} events: OMS and the ledger say the same"
+    lanes = f" and {outcome.lanes:,} lanes" if outcome.lanes else ""
+    same = f"act: {outcome.jobs:,} jobs{lanes} with {outcome.events:,} events: OMS and the ledger say the same"
     if outcome.tree_size is not None:
         typer.echo(f"{same}, and every receipt is in the signed tree of {outcome.tree_size:,} entries")
         return

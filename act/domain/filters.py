@@ -13,6 +13,7 @@ class Filters:
 
     Attributes:
         job: one job's events only.
+        stream: one stream's events only: a job's by its name, or a lane's own (``LANE-<lane>``).
         lanes: events in one of these lanes.
         statuses: events with one of these statuses.
         since_ms: event times from this one on, milliseconds since the epoch.
@@ -24,6 +25,12 @@ class Filters:
     statuses: tuple[str, ...] = ()
     since_ms: int | None = None
     until_ms: int | None = None
+    stream: str | None = None
+
+    @property
+    def one_stream(self) -> str | None:
+        """The one stream that is wanted; None: all of them."""
+        return self.stream if self.job is None else self.job
 
     @property
     def is_timed(self) -> bool:

@@ -52,15 +52,15 @@ class Export:
     Args:
         tx: a reader's transaction.
         name: one of `FORMATS`.
-        filters: which events; job, since and until.
+        filters: which events; job or stream, since and until.
 
     Attributes:
         header: what it says of itself.
-        done: how many entries are behind it: the index that it has come to, or the job's place.
+        done: how many entries are behind it: the index that it has come to, or the stream's place.
         is_last: nothing more is to be read.
 
     Raises:
-        NotFoundError: the ledger has no event of the job.
+        NotFoundError: the ledger has no event of the job, or of the stream.
         InvalidInputError: the format needs a package that is not there.
     """
 
@@ -73,8 +73,8 @@ class Export:
 
     @property
     def done(self) -> int:
-        """How many of the ledger's entries are behind it; of a job, how many of its own."""
-        return self._position if self._filters.job is not None else self._position + 1
+        """How many of the ledger's entries are behind it; of a stream, how many of its own."""
+        return self._position if self._filters.one_stream is not None else self._position + 1
 
     def begin(self) -> bytes:
         """Return the first bytes."""

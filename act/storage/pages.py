@@ -56,10 +56,14 @@ _BLOCKS = (
 
 def has_job(tx: Connection, job: str) -> bool:
     """Tell whether the ledger has an event of the job."""
-    # A lane's events are a stream too, and no job. With a NUL PostgreSQL would not even take the question.
-    return (
-        not job.startswith(LANE_PREFIX) and "\0" not in job and tx.execute(_HAS_JOB, {"job": job}).first() is not None
-    )
+    # A lane's events are a stream too, and no job.
+    return not job.startswith(LANE_PREFIX) and has_stream(tx, job)
+
+
+def has_stream(tx: Connection, stream: str) -> bool:
+    """Tell whether the ledger has an event of the stream."""
+    # With a NUL PostgreSQL would not even take the question.
+    return "\0" not in stream and tx.execute(_HAS_JOB, {"job": stream}).first() is not None
 
 
 def seq_at(tx: Connection, job: str, *, after: int) -> int:

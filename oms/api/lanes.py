@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from oms.api.control_schemas import ControlBody
 from oms.api.edge import body_of, json_response, problem_responses, read_object, service_of, trace_of
 from oms.api.lane_schemas import LaneStandsAnswer, LanesView, WhyView
+from oms.api.receipt_schemas import LaneReceiptsView, LaneStreamsView, ReceiptsQuery
 from oms.api.schemas import Name
 from oms.sequencer.pause_lane import PauseLane, ResumeLane, pause_lanes, resume_lanes
+from oms.sequencer.receipts import lane_receipts_view, lane_streams_view
 from oms.sequencer.views import lanes_view
 from oms.sequencer.why import why_view
 
@@ -23,6 +27,25 @@ async def list_lanes(request: Request) -> Response:
     now_ms = service.now_ms()
     view = await service.read(lambda connection: lanes_view(connection, service.store.plans, now_ms=now_ms))
     return json_response(view)
+
+
+@router.get("/lanes/receipts", responses={200: {"model": LaneStreamsView}, **problem_responses("503")})
+async def list_lane_streams(request: Request) -> Response:
+    """List the lanes that have events of their own, for who compares OMS with the ledger."""
+    return json_response(await service_of(request).read(lane_streams_view))
+
+
+@router.get(
+    "/lanes/{lane:path}/receipts",
+    responses={200: {"model": LaneReceiptsView}, **problem_responses("404", "422", "503")},
+)
+async def show_lane_receipts(request: Request, lane: Name, query: Annotated[ReceiptsQuery, Query()]) -> Response:
+    """Show what OMS holds of a lane's own events against the ledger: whether it is paused, and ACT's receipts."""
+    return json_response(
+        await service_of(request).read(
+            lambda connection: lane_receipts_view(connection, lane, limit=query.limit, cursor=query.cursor)
+        )
+    )
 
 
 # A lane's name may hold any text, a slash too.

@@ -1,4 +1,4 @@
-"""The shapes of what auditors are shown of a job."""
+"""The shapes of what auditors are shown of a job, and of a lane."""
 
 from __future__ import annotations
 
@@ -40,5 +40,26 @@ class ReceiptsView(JobStands):
 
     seq: int = Field(description="the place of its last event")
     tasks: list[TaskStands]
+    items: list[ReceiptView]
+    next_cursor: str | None
+
+
+class LaneStream(Answered):
+    """A lane that has events of its own: it was paused once at least."""
+
+    lane: str
+    paused: bool
+    seq: int = Field(description="the place of its last event")
+
+
+class LaneStreamsView(Answered):
+    """All of them."""
+
+    items: list[LaneStream]
+
+
+class LaneReceiptsView(LaneStream):
+    """A lane as auditors see it, all of one moment; its old events may have left OMS."""
+
     items: list[ReceiptView]
     next_cursor: str | None

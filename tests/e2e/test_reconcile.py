@@ -143,6 +143,9 @@ async def some_history(both: TwoServices) -> None:
     await both.post("/jobs/JOB-3/erase", {"reason": "asked for"})
     await both.oms.get("/pull", params={"lane": "extract"})
     await both.post("/reroute", {"task_id": "TASK-8", "new_lane": "verify"})
+    await both.post("/lanes/verify/pause", {"actor": "boss"})
+    await both.post("/lanes/verify/resume", {})
+    await both.post("/lanes/print/pause", {})
     await both.post("/start", {"plan": "single", "reference": "S"})
     await both.work("only", {"output": {}})
     await both.delivered()
@@ -164,6 +167,7 @@ def test_p10_two_that_agree_have_no_differences_and_every_receipt_is_in_the_tree
             assert both.found == []
             assert outcome.tree_size == (outcome.events if signs else None)
             assert (outcome.jobs, outcome.left, outcome.differences, outcome.waiting) == (9, 0, 0, [])
+            assert outcome.lanes == 2
             assert outcome.events == both.databases["act"].count("events")
             assert both.seen[-1] == (9, 9)
 
@@ -301,6 +305,26 @@ TAMPERED = {
         "DELETE FROM events WHERE stream = 'JOB-9' AND seq = 5",
         "JOB-9.5: ACT acknowledged it for the index",
     ),
+    "a lane's pause": (
+        "oms",
+        "UPDATE lane_controls SET paused_at = NULL WHERE lane = 'print'",
+        "LANE-print: OMS says resumed, the ledger paused",
+    ),
+    "a lane's event that OMS rewrote": (
+        "oms",
+        copy("outbox", "body", ("LANE-verify", 1), ("LANE-verify", 2)),
+        "LANE-verify.2: the ledger has other bytes than OMS",
+    ),
+    "a lane's event that ACT lost": (
+        "act",
+        "DELETE FROM events WHERE stream = 'LANE-verify' AND seq = 2",
+        "LANE-verify.2: ACT acknowledged it",
+    ),
+    "a lane's old event that OMS holds no more, and that ACT lost": (
+        "both",
+        "DELETE FROM {} WHERE stream = 'LANE-print'",
+        "LANE-print.1: ACT acknowledged it",
+    ),
     "a job that ACT lost": ("act", "DELETE FROM events WHERE stream = 'JOB-6'", "JOB-6.1: ACT acknowledged it"),
 }
 
@@ -312,7 +336,9 @@ def test_what_somebody_changed_is_named(new_database: NewDatabase, tmp_path: Pat
     async def scenario() -> None:
         async with two_services(new_database, tmp_path) as both:
             await some_history(both)
-            both.tamper(service, statement)
+            for one, table in (("oms", "outbox"), ("act", "events")):
+                if service in (one, "both"):
+                    both.tamper(one, statement.format(table))
             outcome = await both.reconcile(wait_sec=0)
             assert [difference for difference in both.found if says in difference], both.found
             jobs = {difference.partition(":")[0].partition(".")[0] for difference in both.found}
@@ -332,6 +358,19 @@ def test_an_event_that_oms_never_sent_is_named(new_database: NewDatabase, tmp_pa
             assert answer.status_code == 200, answer.text
             await both.reconcile()
             assert both.found == ["JOB-9.6: the ledger has this event, and OMS does not"]
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_whose_old_events_have_left_oms_agrees(new_database: NewDatabase, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path) as both:
+            await some_history(both)
+            both.databases["oms"].rows(
+                "DELETE FROM outbox WHERE stream = 'LANE-print' OR (stream, seq) = ('LANE-verify', 1)"
+            )
+            outcome = await both.reconcile()
+            assert (both.found, outcome.lanes, outcome.waiting) == ([], 2, [])
 
     asyncio.run(scenario())
 
@@ -433,7 +472,7 @@ def test_what_comes_between_the_two_reads_is_no_difference(new_database: NewData
             async def move(request: httpx.Request) -> None:
                 """Let a job go on, after OMS was asked for it and before the ledger is."""
                 nonlocal moved
-                if not moved and request.url.path == "/export" and request.url.params["job"] == "JOB-5":
+                if not moved and request.url.path == "/export" and request.url.params["stream"] == "JOB-5":
                     moved = True
                     assert await both.work("extract", {"output": {}})
                     await both.delivered()

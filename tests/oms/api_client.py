@@ -37,6 +37,8 @@ CALLS = [
     ("GET", "/tasks/{task_id}"),
     ("GET", "/tasks/{task_id}/why"),
     ("GET", "/lanes"),
+    ("GET", "/lanes/receipts"),
+    ("GET", "/lanes/{lane}/receipts"),
     ("POST", "/lanes/{lane}/pause"),
     ("POST", "/lanes/{lane}/resume"),
     ("GET", "/plans"),

@@ -11,7 +11,9 @@ from sqlalchemy import text
 from hmskit.prepared import Prepared
 from oms.storage import (
     batches,
+    control_rows,
     jobs,
+    lane_controls,
     lane_pauses,
     outbox,
     plans,
@@ -25,7 +27,21 @@ from oms.storage import (
 from oms.storage.store import open_store
 from tests.databases import Databases
 
-MODULES = (jobs, outbox, plans, tasks, transaction, postgres, batches, lane_pauses, schedules, stalls, windows)
+MODULES = (
+    jobs,
+    outbox,
+    plans,
+    tasks,
+    transaction,
+    postgres,
+    batches,
+    control_rows,
+    lane_controls,
+    lane_pauses,
+    schedules,
+    stalls,
+    windows,
+)
 ROWS = 20_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -439,6 +440,12 @@ def test_doing_what_it_says_brings_every_task_to_its_end(
 
     check()
     assert seen >= MET
+
+
+def test_every_reason_has_its_example_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "why.md").read_text()
+    assert re.findall(r"^### `(\w+)`$", page, re.MULTILINE)
+    assert set(re.findall(r"^### `(\w+)`$", page, re.MULTILINE)) == set(Reason)
 
 
 # Over HTTP, and what it costs.
