@@ -27,8 +27,8 @@ def reconcile_services(
 ) -> None:
     """Compare every job that OMS keeps with the ledger: its events add up to OMS's tables, and are in the signed tree.
 
-    So is every lane that was ever paused. Both may be at work meanwhile. Exit code 1 on any difference; 2: not all could
-    be compared.
+    So is every lane that was ever paused. Both may be at work meanwhile. Exit code 1 on any difference; 2: not
+    everything could be compared.
     """
     import asyncio  # noqa: PLC0415 - `act --help` answers at once
 
