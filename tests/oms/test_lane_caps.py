@@ -17,6 +17,7 @@ from sqlalchemy import Connection, func, select
 
 from oms.domain.errors import OmsError
 from oms.domain.plan_reader import parse_plan
+from oms.sequencer.cancel import Cancel, cancel
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
 from oms.sequencer.load_plans import LoadPlans, PutPlan, load_plans, put_plans
@@ -259,6 +260,10 @@ async def by_losing_its_lease(writer: Writer, clock: Clock, task: LeasedTask) ->
     await writer.run_each(sweep, [Sweep()])
 
 
+async def by_cancelling_its_job(writer: Writer, clock: Clock, task: LeasedTask) -> None:
+    await writer.run(cancel, Cancel(task.job_id))
+
+
 async def by_a_higher_cap(writer: Writer, clock: Clock, task: LeasedTask) -> None:
 
     await writer.run(put_plans, PutPlan(parse_plan(capped(max_running=2))))
@@ -273,6 +278,7 @@ async def by_a_higher_cap(writer: Writer, clock: Clock, task: LeasedTask) -> Non
         by_releasing,
         by_moving_it,
         by_losing_its_lease,
+        by_cancelling_its_job,
         by_a_higher_cap,
     ],
 )

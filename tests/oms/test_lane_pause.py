@@ -26,6 +26,7 @@ from tests.databases import postgres_only
 from tests.oms.api_client import Client, serving
 from tests.oms.crew import Hand, hands
 from tests.oms.support import (
+    LIMIT_SEC,
     SINGLE,
     Clock,
     Hold,
@@ -36,6 +37,7 @@ from tests.oms.support import (
     events,
     in_loop,
     running,
+    told,
     until,
     working,
 )
@@ -92,8 +94,8 @@ def test_pausing_again_is_the_same_answer_and_no_event(tower: Tower, clock: Cloc
     answers += [resume(tower, actor="boss"), resume(tower)]
     answers += tower.run(pause_lanes, PauseLane("only"), PauseLane("only"))  # type: ignore[arg-type]
     assert [answer.paused for answer in answers] == [True, True, False, False, True, True]
-    told = [(event["id"], event["data"]["status"], event["data"]["actor"]) for event in lane_events(tower.store)]
-    assert told == [
+    said = [(event["id"], event["data"]["status"], event["data"]["actor"]) for event in lane_events(tower.store)]
+    assert said == [
         ("LANE-only.1", "paused", "boss"),
         ("LANE-only.2", "resumed", "boss"),
         ("LANE-only.3", "paused", None),
@@ -136,8 +138,8 @@ def test_a_lane_of_any_name_has_events_that_the_ledger_takes(tower: Tower, lane:
 def test_the_list_of_lanes_shows_who_paused_it_since_when_and_why(tower: Tower) -> None:
     pause(tower, actor="boss", reason="no paper")
     shown = tower.lanes()
-    told = {key: shown["only"][key] for key in ("paused", "paused_at", "paused_by", "pause_reason")}
-    assert told == {
+    said = {key: shown["only"][key] for key in ("paused", "paused_at", "paused_by", "pause_reason")}
+    assert said == {
         "paused": True,
         "paused_at": "2025-11-22T14:05:09.123Z",
         "paused_by": "boss",
@@ -146,7 +148,7 @@ def test_the_list_of_lanes_shows_who_paused_it_since_when_and_why(tower: Tower) 
     assert not shown["extract"]["paused"]
     resume(tower)
     shown = tower.lanes()["only"]
-    assert [shown[key] for key in told if shown[key]] == []
+    assert [shown[key] for key in said if shown[key]] == []
 
 
 def test_a_lane_that_nobody_knows_is_refused_with_the_nearest_name(tower: Tower) -> None:
@@ -292,9 +294,9 @@ def test_many_who_pause_and_resume_leave_a_stream_without_a_gap_that_alternates(
             one.run(resume_lanes, ResumeLane("only"))
 
     hands(6, busy, turn)
-    told = lane_events(busy)
-    assert [event["id"] for event in told] == [f"LANE-only.{number}" for number in range(1, len(told) + 1)]
-    assert [event["data"]["status"] for event in told] == ["paused", "resumed"] * (len(told) // 2)
+    said = lane_events(busy)
+    assert [event["id"] for event in said] == [f"LANE-only.{number}" for number in range(1, len(said) + 1)]
+    assert [event["data"]["status"] for event in said] == ["paused", "resumed"] * (len(said) // 2)
     busy.close()
 
 
@@ -325,7 +327,69 @@ def test_no_pull_that_was_asked_after_the_answer_to_a_pause_gets_anything(busy: 
     busy.close()
 
 
+@postgres_only
+@in_loop
+async def test_a_pause_that_meets_another_comes_again_until_it_gets_through(site: Site) -> None:
+    """A plan that changes the lane's cap meets it, too. What shares a transaction with it does not wait."""
+    async with running(site) as oms:
+        held = threading.Event()
+        free = threading.Event()
+        other = Tower(open_store(site.database.url), Clock())
+
+        def hold() -> None:
+            with other.transaction() as tx:
+                pause_lanes(tx, [PauseLane("only")])
+                tx.flush()
+                held.set()
+                assert free.wait(LIMIT_SEC)
+
+        await oms.post("/lanes/only/pause", {})
+        await oms.post("/lanes/only/resume", {})
+        holding = threading.Thread(target=hold)
+        holding.start()
+        await until(held.is_set, what="another has the lane")
+        pausing = asyncio.ensure_future(oms.post("/lanes/only/pause", {}))
+        putting = asyncio.ensure_future(oms.post("/plans", {**SINGLE, "lanes": [{"id": "only", "max_running": 1}]}))
+        await oms.post("/start", {"plan": "renewal", "reference": "T-1"})
+        assert not pausing.done()
+        assert not putting.done()
+        free.set()
+        assert await pausing == {"lane": "only", "paused": True}
+        assert (await putting)["plan_version"] == 2
+        holding.join()
+        other.store.close()
+        assert [event["id"] for event in lane_events(oms.store)] == [f"LANE-only.{number}" for number in (1, 2, 3)]
+
+
+@postgres_only
+@in_loop
+async def test_a_lane_that_another_does_not_let_go_of_is_503(site: Site) -> None:
+    async with running(site) as oms:
+        await oms.post("/lanes/only/pause", {})
+        other = Tower(open_store(site.database.url), Clock())
+        with other.transaction() as tx:
+            resume_lanes(tx, [ResumeLane("only")])
+            answer = await oms.http.post("/lanes/only/resume", json={})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        other.store.close()
+
+
 # What else there is of a lane's stream.
+
+
+def test_what_waited_in_a_paused_lane_is_not_late_for_it(tower: Tower, clock: Clock) -> None:
+    tower.put_plan({**SINGLE, "lanes": [{"id": "only", "stall_after_sec": 60}]})
+    tower.start("single", "T-1")
+    clock.advance(30)
+    pause(tower)
+    clock.advance(1_000)
+    resume(tower)
+    clock.advance(29)
+    tower.sweep()
+    assert ("task", "stalled") not in told(tower.store)
+    clock.advance(2)
+    tower.sweep()
+    assert ("task", "stalled") in told(tower.store)
 
 
 @in_loop
