@@ -46,6 +46,10 @@ MAX_ITEMS_BEGUN = 500
 """So many items of ``for_each`` begin in one change at most: everybody else waits for its end."""
 
 
+MANY = 20
+"""Of so many branches that are stopped at once, each one's rows are not looked for one by one."""
+
+
 class Flow:
     """One job on its way through its plan, for one change. Call one of its methods per thing that happened."""
 
@@ -156,6 +160,7 @@ class Flow:
 
     def cancel(self, ending: Ending) -> None:
         """Stop everything, undo what was done, and end the job as cancelled."""
+        self._ground.will_stop()
         stop(self._ground, self._branch(""), by="cancel", keep=False, keep_items=self._plan.has_undo)
         self._end(ending)
         self._work()
@@ -163,6 +168,7 @@ class Flow:
     def stop_before(self, position: int) -> None:
         """Stop everything, and stand before an entry of the sequence."""
         sequence = self._branch("")
+        self._ground.will_stop()
         stop(self._ground, sequence, by="restart", keep=False, keep_items=self._plan.has_undo)
         sequence.position = position - 1
         sequence.task_id = None
@@ -339,7 +345,11 @@ class Flow:
                 return  # the others can still do it
             block.state = RunState.FAILED
             clear_timers(self._ground, block)
-            for other in self._ground.branches_of(block.path, RunState.RUNNING):
+            others = self._ground.branches_of(block.path, RunState.RUNNING)
+            self._ground.will_cancel([other.task_id for other in others if other.task_id is not None])
+            if len(others) > MANY:
+                self._ground.will_stop()
+            for other in others:
                 stop(self._ground, other, by="failure", keep=True)
             branch = self._branch(paths.parent_of(block.path))
         self._end(Ending(JobState.FAILED, failure))

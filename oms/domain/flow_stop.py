@@ -19,9 +19,11 @@ def stop(ground: Ground, branch: Branch, *, by: str, keep: bool, keep_items: boo
             undone, and that needs the item.
     """
     task_id = ground.sequence_task() if branch.is_sequence else branch.task_id
+    block = None
     if task_id is not None:
         ground.cancel_task(task_id, by=by)
-    block = ground.block(paths.entry_path(branch.path, branch.position))
+    else:
+        block = ground.block(paths.entry_path(branch.path, branch.position))
     if block is not None and block.state is not RunState.DONE:
         stop_block(ground, block, by=by, keep=keep, keep_items=keep_items)
         if not keep:
@@ -48,7 +50,9 @@ def stop_block(ground: Ground, block: BlockRun, *, by: str, keep: bool, keep_ite
         # ended takes no notice.
         ground.cancel_job(block.child_job)
     holds_steps = block.kind not in (BlockKind.WAIT, BlockKind.PLAN)
-    for branch in ground.branches_of(block.path) if holds_steps else ():
+    branches = ground.branches_of(block.path) if holds_steps else []
+    ground.will_cancel([branch.task_id for branch in branches if branch.task_id is not None])
+    for branch in branches:
         if branch.state in (RunState.WAITING, RunState.DONE):
             if not keep:
                 drop(ground, branch, keep_items=keep_items)
