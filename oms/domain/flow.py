@@ -18,17 +18,16 @@ from oms.domain.condition import ConditionError
 from oms.domain.digest import canonical_json
 from oms.domain.errors import ConflictError
 from oms.domain.flow_failures import child_failed, no_signal, rounds_used_up, undecided
+from oms.domain.flow_reopen import Stopped, check_may_reopen, reopen
 from oms.domain.flow_start import (
-    CHILD_TIMER,
     MORE_TIMER,
     begin_block,
     begin_items,
     begin_round,
     begin_undo,
     holds,
-    wait_on,
 )
-from oms.domain.flow_stop import check_may_reopen, clear_timers, stop, stop_block
+from oms.domain.flow_stop import clear_timers, stop, stop_block
 from oms.domain.plan import Block, ForEach, OnFailure, OnTimeout, Parallel, Plan, Repeat, Step, SubPlan, Wait
 from oms.domain.run import (
     BlockKind,
@@ -141,21 +140,14 @@ class Flow:
         if row is None:
             raise ConflictError("The block that this task belongs to is over: the job has gone on without it.")
         check_may_reopen(self._ground, row)
-        while not row.is_sequence and row.state is RunState.FAILED:
-            block = self._ground.block(row.block)
-            assert block is not None
-            row.state = RunState.RUNNING
-            self._ground.changed(row)
-            block.failed -= 1
-            was_failed, block.state = block.state is RunState.FAILED, RunState.RUNNING
-            self._ground.changed(block)
-            if not was_failed:
-                break
-            for other in self._ground.branches_of(block.path, RunState.HALTED):
-                self._revive(other)
-            row = self._branch(paths.parent_of(block.path))
-        if row.is_sequence:
+        stopped = Stopped()
+        if reopen(self._ground, row, stopped).is_sequence:
             self._ground.runs_again()
+        self._queue.extend(stopped.branches)
+        for wait in stopped.waits:
+            self._take_signal(wait)
+        for items in stopped.lists:
+            self._begin_items(items)
         self._work()
 
     def cancel(self, ending: Ending) -> None:
@@ -369,52 +361,6 @@ class Flow:
             number, scope = following
             self._queue.append(begin_undo(self._ground, self._branch("").job_id, number, scope))
 
-    # Stopping, and going on after it.
-
-    def _revive(self, branch: Branch) -> None:
-        """Let a branch that was stopped go on where it stood. An activity, or another plan's job, begins anew."""
-        branch.state = RunState.RUNNING
-        self._ground.changed(branch)
-        block = self._ground.block(paths.entry_path(branch.path, branch.position))
-        if branch.task_id is not None or (block is not None and block.kind is BlockKind.PLAN and not _is_over(block)):
-            if block is not None:
-                if block.child_job is not None:
-                    self._ground.cancel_job(block.child_job)  # somebody may have let it run again
-                self._ground.remove(block)
-            branch.position -= 1
-            self._queue.append(branch)
-        elif _is_over(block):
-            self._queue.append(branch)  # it was about to go on when it was stopped
-        else:
-            assert block is not None
-            self._revive_block(block)
-
-    def _revive_block(self, block: BlockRun) -> None:
-        assert block.state is RunState.HALTED, block
-        block.state = RunState.RUNNING
-        self._ground.changed(block)
-        if block.kind is BlockKind.WAIT:
-            wait_on(self._ground, block)
-            if block.signal is not None:
-                self._take_signal(block)
-            return
-        for inner in self._ground.branches_of(block.path, RunState.HALTED):
-            self._revive(inner)
-        for inner in self._ground.branches_of(block.path, RunState.FAILED):
-            self._listen(inner)
-        if block.kind is BlockKind.FOR_EACH:
-            self._begin_items(block)
-
-    def _listen(self, branch: Branch) -> None:
-        """Hear how the jobs stand that have failed in a branch: while it was stopped, no news of them counted."""
-        block = self._ground.block(paths.entry_path(branch.path, branch.position))
-        if block is None or block.state is not RunState.FAILED:
-            return
-        if block.child_job is not None:
-            self._ground.set_timer(block, CHILD_TIMER, self._ground.now_ms)
-        for inner in self._ground.branches_of(block.path, RunState.FAILED):
-            self._listen(inner)
-
     # What there is.
 
     def _branch(self, path: str) -> Branch:
@@ -426,8 +372,3 @@ class Flow:
         block = self._ground.block(path)
         assert block is not None, f"no block {path!r}"
         return block
-
-
-def _is_over(block: BlockRun | None) -> bool:
-    """Tell whether a block is done: of one without a name, nothing is left then."""
-    return block is None or block.state is RunState.DONE

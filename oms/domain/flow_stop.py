@@ -1,9 +1,8 @@
-"""How what runs in a job is stopped: for good, or so that it can go on where it stood."""
+"""How what runs in a job is stopped: for good, or so that it can go on where it stood (`oms.domain.flow_reopen`)."""
 
 from __future__ import annotations
 
 from oms.domain import paths
-from oms.domain.errors import ConflictError
 from oms.domain.run import BlockKind, BlockRun, Branch, Ground, RunState
 
 
@@ -75,21 +74,3 @@ def clear_timers(ground: Ground, block: BlockRun) -> None:
     """Forget a block's timers, where it is of a kind that has any."""
     if block.kind in (BlockKind.WAIT, BlockKind.FOR_EACH):
         ground.clear_timers(block)
-
-
-def check_may_reopen(ground: Ground, branch: Branch) -> None:
-    """Return if a branch that has failed may go on.
-
-    Raises:
-        ConflictError: it, or what it stands in, was stopped because of another failure.
-    """
-    while not branch.is_sequence:
-        block = ground.block(branch.block)
-        assert block is not None
-        if block.kind is BlockKind.UNDO:
-            return  # around it, all is over
-        around = ground.branch(paths.parent_of(branch.block))
-        assert around is not None
-        if RunState.HALTED in (branch.state, block.state):
-            raise ConflictError("This was stopped because another part of the job failed; see to that one first.")
-        branch = around

@@ -13,8 +13,8 @@ from typing import Any
 from oms.domain import paths
 from oms.domain.errors import ConflictError
 from oms.domain.flow import Flow
+from oms.domain.flow_reopen import check_may_reopen
 from oms.domain.flow_start import CHILD_TIMER, MORE_TIMER, WAIT_TIMER, value_of
-from oms.domain.flow_stop import check_may_reopen
 from oms.domain.plan import Node, OnFailure, Plan, Step, SubPlan, steps_in
 from oms.domain.run import (
     BlockKind,
