@@ -56,6 +56,7 @@ def begin_items(ground: Ground, block: BlockRun, node: ForEach, *, most: int) ->
     for item in items:
         item.state = RunState.RUNNING
         ground.changed(item)
+        ground.item_begins(item)
     if items:
         block.begun += len(items)
         ground.changed(block)

@@ -1,9 +1,8 @@
-"""How what runs in a job is stopped: for good, or so that it can go on where it stood."""
+"""How what runs in a job is stopped: for good, or so that it can go on where it stood (`oms.domain.flow_reopen`)."""
 
 from __future__ import annotations
 
 from oms.domain import paths
-from oms.domain.errors import ConflictError
 from oms.domain.run import BlockKind, BlockRun, Branch, Ground, RunState
 
 
@@ -19,9 +18,11 @@ def stop(ground: Ground, branch: Branch, *, by: str, keep: bool, keep_items: boo
             undone, and that needs the item.
     """
     task_id = ground.sequence_task() if branch.is_sequence else branch.task_id
+    block = None
     if task_id is not None:
         ground.cancel_task(task_id, by=by)
-    block = ground.block(paths.entry_path(branch.path, branch.position))
+    else:
+        block = ground.block(paths.entry_path(branch.path, branch.position))
     if block is not None and block.state is not RunState.DONE:
         stop_block(ground, block, by=by, keep=keep, keep_items=keep_items)
         if not keep:
@@ -48,7 +49,9 @@ def stop_block(ground: Ground, block: BlockRun, *, by: str, keep: bool, keep_ite
         # ended takes no notice.
         ground.cancel_job(block.child_job)
     holds_steps = block.kind not in (BlockKind.WAIT, BlockKind.PLAN)
-    for branch in ground.branches_of(block.path) if holds_steps else ():
+    branches = ground.branches_of(block.path) if holds_steps else []
+    ground.will_cancel([branch.task_id for branch in branches if branch.task_id is not None])
+    for branch in branches:
         if branch.state in (RunState.WAITING, RunState.DONE):
             if not keep:
                 drop(ground, branch, keep_items=keep_items)
@@ -71,21 +74,3 @@ def clear_timers(ground: Ground, block: BlockRun) -> None:
     """Forget a block's timers, where it is of a kind that has any."""
     if block.kind in (BlockKind.WAIT, BlockKind.FOR_EACH):
         ground.clear_timers(block)
-
-
-def check_may_reopen(ground: Ground, branch: Branch) -> None:
-    """Return if a branch that has failed may go on.
-
-    Raises:
-        ConflictError: it, or what it stands in, was stopped because of another failure.
-    """
-    while not branch.is_sequence:
-        block = ground.block(branch.block)
-        assert block is not None
-        if block.kind is BlockKind.UNDO:
-            return  # around it, all is over
-        around = ground.branch(paths.parent_of(branch.block))
-        assert around is not None
-        if RunState.HALTED in (branch.state, block.state):
-            raise ConflictError("This was stopped because another part of the job failed; see to that one first.")
-        branch = around

@@ -336,7 +336,12 @@ def steps_in(nodes: Iterable[Node]) -> Iterator[Step]:
 
 def nodes_in(plan: Plan) -> Iterator[Node]:
     """Give every entry of a plan, also those in blocks and in ``undo``."""
-    waiting: list[Node] = list(plan.sequence)
+    return nodes_below(plan.sequence)
+
+
+def nodes_below(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Give every entry of a list of steps, also those in blocks and in ``undo``."""
+    waiting: list[Node] = list(nodes)
     while waiting:
         node = waiting.pop()
         yield node

@@ -196,6 +196,9 @@ class Ground(Protocol):
     def remove(self, row: Branch | BlockRun) -> None:
         """Drop a branch or block."""
 
+    def item_begins(self, branch: Branch) -> None:
+        """Note that an item begins: nothing was given in it yet."""
+
     def facts(self, scope: str) -> Facts:
         """Return what is known in an item, or in the job itself."""
 
@@ -220,6 +223,12 @@ class Ground(Protocol):
 
     def sequence_task(self) -> int | None:
         """Return the task that the plan's sequence itself waits for."""
+
+    def will_cancel(self, task_ids: list[int]) -> None:
+        """Note that `cancel_task` will be called for these."""
+
+    def will_stop(self) -> None:
+        """Note that much of the job is about to be stopped: every branch and block of it will be asked for."""
 
     def cancel_task(self, task_id: int, *, by: str) -> None:
         """Take a task back for good, unless it is through."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from oms.domain import paths
 from oms.domain.errors import ConflictError
 from oms.domain.flow import Flow
-from oms.domain.flow_stop import check_may_reopen
+from oms.domain.flow_reopen import check_may_reopen
 from oms.domain.plan import OnFailure
 from oms.domain.run import Failure
 from oms.domain.task import FINISHED, Job, JobState, Task

@@ -91,7 +91,7 @@ def end_job(tx: Transaction, job: Job, how: Ending) -> None:
     elif not plan_of(tx, job).is_flat:
         # A failed job may yet go on where it stands. Of one that is done, named outputs are asked for; and items, if
         # it is restarted, fails, and something is to be undone.
-        for row in runs_of(tx).below(job.job_id, ""):
+        for row in runs_of(tx).all_of(job.job_id):
             if how.state is JobState.CANCELLED or not _is_kept(row, plan_of(tx, job)):
                 runs_of(tx).remove(row)
     if how.state is JobState.CANCELLED and how.reason:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from oms.domain import paths
 from oms.domain.digest import canonical_json
 from oms.domain.flow_start import MORE_TIMER, WAIT_TIMER, value_of
-from oms.domain.plan import Node, Plan, Step, SubPlan
+from oms.domain.plan import ForEach, Node, Plan, Step, SubPlan, nodes_below
 from oms.domain.run import BlockRun, Branch, Ending, Facts, Failure, RunState
 from oms.domain.task import Act, Job, JobState, Task, TaskStatus
 from oms.sequencer import ending
@@ -20,12 +20,12 @@ from oms.sequencer.events import record_job, record_skipped, record_task
 from oms.sequencer.lanes import plan_of
 from oms.sequencer.pausing import pause_job
 from oms.sequencer.place import give_place
-from oms.storage.jobs import forget_outputs, load_outputs, next_number
+from oms.storage.jobs import forget_outputs, input_of, load_outputs, next_number
 from oms.storage.runs import Runs, runs_of
 from oms.storage.signals import use_signal
-from oms.storage.tasks import add_task, live_tasks, load_tasks, move_task, tasks_below
+from oms.storage.tasks import add_task, live_tasks, load_tasks, move_task, supersede_branch
 from oms.storage.timers import add_timer, clear_timers
-from oms.storage.transaction import Change, Transaction
+from oms.storage.transaction import Transaction
 
 CANCEL_TIMER = "cancel"
 
@@ -99,12 +99,16 @@ class JobGround:
         """Drop a branch or block."""
         self._runs.remove(row)
 
+    def item_begins(self, branch: Branch) -> None:
+        """Note that an item begins: nothing was given in it yet, so that nobody needs to look."""
+        self._tx.outputs.setdefault((self._job.job_id, branch.path), {})
+
     # What is known.
 
     def facts(self, scope: str) -> Facts:
         """Return what is known in an item, or in the job itself."""
         return Facts(
-            input=from_json(self._job.input),
+            input=input_of(self._tx, self._job),
             outputs=visible_outputs(self._tx, self._job, scope),
             reference=self._job.reference,
             variables={paths.variable_of(self.plan, item): self._item(item) for item in self._scopes(scope)[1:]},
@@ -123,13 +127,16 @@ class JobGround:
             known[block.name] = block.output
 
     def supersede(self, branch: str) -> None:
-        """Let the outputs of a branch, and of all in it, count no more."""
-        job_id = self._job.job_id
-        for task in tasks_below(self._tx, job_id, branch):
-            supersede_task(self._tx, task)
-        for row in self._runs.below(job_id, branch):
-            if row.state is RunState.DONE:
-                self._runs.remove(row)
+        """Let the outputs of a branch, and of all in it, count no more.
+
+        What was given in items of a round is asked for again by nobody, but for what is to be undone.
+        """
+        job_id, scope = self._job.job_id, paths.scope_of(self.plan, branch)
+        inside = nodes_below(paths.nodes_of(self.plan, branch))
+        everywhere = self.plan.has_undo and any(isinstance(node, ForEach) for node in inside)
+        supersede_branch(self._tx, job_id, branch, scope=None if everywhere else scope)
+        for row in self._runs.given_in(job_id, branch, scope):
+            self._runs.remove(row)
         forget_outputs(self._tx, job_id)
 
     def _scopes(self, scope: str) -> tuple[str, ...]:
@@ -215,6 +222,15 @@ class JobGround:
         """Forget a block's timers. News of a job that is a step stay: they may be of later than what was just heard."""
         clear_timers(self._tx, job_id=self._job.job_id, path=block.path, kinds=[WAIT_TIMER, MORE_TIMER])
 
+    def will_cancel(self, task_ids: list[int]) -> None:
+        """Read at once what is going to be asked for."""
+        load_tasks(self._tx, task_ids)
+
+    def will_stop(self) -> None:
+        """Read at once where the job stands everywhere."""
+        if not self.plan.is_flat:
+            self._runs.read_all(self._job.job_id)
+
     def take_signal(self, block: BlockRun) -> str | None:
         """Use the oldest event that came for the block and serves no other; return its data as JSON."""
         assert block.signal is not None
@@ -288,10 +304,3 @@ def visible_outputs(tx: Transaction, job: Job, scope: str) -> dict[str, Any]:
     for one in scopes:
         seen.update((name, from_json(output)) for name, output in tx.outputs[job.job_id, one].items())
     return seen
-
-
-def supersede_task(tx: Transaction, task: Task) -> None:
-    """Let a task's output count no more."""
-    if not task.superseded:
-        task.superseded = True
-        tx.task_changed(task, Change.STATE)

@@ -17,7 +17,7 @@ from oms.sequencer.events import record_task
 from oms.sequencer.ground import visible_outputs
 from oms.sequencer.lanes import plan_of
 from oms.sequencer.open_batches import open_polled
-from oms.storage.jobs import load_outputs, lock_jobs
+from oms.storage.jobs import input_of, load_outputs, lock_jobs
 from oms.storage.tasks import wake_due
 from oms.storage.transaction import Change, Transaction
 
@@ -105,7 +105,7 @@ def _leased(tx: Transaction, task: Task, job: Job, expires_at: str) -> LeasedTas
         token=task.token,
         priority=task.priority,
         payload={
-            "input": from_json(job.input if task.input is None else task.input),
+            "input": input_of(tx, job) if task.input is None else from_json(task.input),
             "outputs": visible_outputs(tx, job, task.scope),
         },
         lease_expires_at=expires_at,

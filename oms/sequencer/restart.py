@@ -14,12 +14,12 @@ from oms.sequencer.advance import flow_of
 from oms.sequencer.each import each
 from oms.sequencer.ending import tell_parent, undoable
 from oms.sequencer.events import record_job
-from oms.sequencer.ground import Cause, supersede_task
+from oms.sequencer.ground import Cause
 from oms.sequencer.lanes import plan_of
 from oms.sequencer.wishes import JobAnswer, lock_wished_jobs, wished_job
 from oms.storage.jobs import forget_outputs
 from oms.storage.runs import runs_of
-from oms.storage.tasks import all_tasks, done_tasks
+from oms.storage.tasks import all_tasks, done_tasks, supersede_tasks
 from oms.storage.transaction import Transaction
 
 
@@ -104,11 +104,10 @@ def _check_not_undone(tx: Transaction, job: Job, plan: Plan, position: int) -> N
 def _forget(tx: Transaction, job: Job, plan: Plan, position: int) -> None:
     """Let everything that was given from an entry of the sequence on, or to undo something, count no more."""
     kept = {step.number for step in steps_in(plan.sequence[:position])}
-    for task in all_tasks(tx, job.job_id):
-        if task.position not in kept:
-            supersede_task(tx, task)
+    gone = [task.task_id for task in all_tasks(tx, job.job_id) if task.position not in kept]
+    supersede_tasks(tx, gone)
     runs = runs_of(tx)
-    for row in [] if plan.is_flat else runs.below(job.job_id, ""):
+    for row in [] if plan.is_flat else runs.all_of(job.job_id):
         if paths.is_given_up(row.path, position):
             runs.remove(row)
     forget_outputs(tx, job.job_id)

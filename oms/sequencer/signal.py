@@ -58,8 +58,8 @@ def _signal_one(tx: Transaction, wish: Signal) -> JobAnswer:
         detail["signal_id"] = wish.signal_id
     record_job(tx, job, "signalled", actor=wish.actor, detail=detail)
     waiting = runs_of(tx).waiting_for(job.job_id, wish.name)
-    if waiting:
-        flow_of(tx, job).signal_came(waiting[0].path)
+    if waiting is not None:
+        flow_of(tx, job).signal_came(waiting.path)
     return JobAnswer(job_id=job.name, state=job.state)
 
 

@@ -47,6 +47,7 @@ def destroy_values(tx: Transaction, job: Job) -> None:
     """
     job.hmac_key = None
     job.input = NO_INPUT
+    tx.inputs.pop(job.job_id, None)
     job.error = job.ending = None
     for task in tx.tasks.values():
         if task.job_id == job.job_id:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from pydantic_core import from_json
+from sqlalchemy import bindparam, false, select
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Job, JobState, Task
@@ -36,7 +37,7 @@ _OUTPUTS = Prepared(
         in_list(tasks.c.job_id, bindparam("ids")),
         in_list(tasks.c.scope, bindparam("scopes")),
         tasks.c.output.is_not(None),
-        ~tasks.c.superseded,
+        tasks.c.superseded == false(),
     ),
     ["ids", "scopes"],
 )
@@ -110,6 +111,13 @@ def add_job(tx: Transaction, job: Job) -> None:
     tx.jobs[job.job_id] = tx.new_jobs[job.job_id] = job
     tx.new_references.setdefault(job.reference, []).append(job)
     tx.outputs[job.job_id, ""] = {}
+
+
+def input_of(tx: Transaction, job: Job) -> Any:  # noqa: ANN401 - JSON
+    """Return a job's input; do not change it. It is read once: a transaction may ask for each of many items."""
+    if job.job_id not in tx.inputs:
+        tx.inputs[job.job_id] = from_json(job.input)
+    return tx.inputs[job.job_id]
 
 
 def load_outputs(tx: Transaction, wanted: Iterable[tuple[int, str]]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, or_, select, update
+from sqlalchemy import Table, bindparam, delete, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hmskit.prepared import Prepared, insert_rows
@@ -57,8 +57,9 @@ _WAITING_FOR = Prepared(
         blocks.c.signal == bindparam("this_signal"),
         blocks.c.state == bindparam("this_state"),
     )
-    .order_by(blocks.c.since, blocks.c.path),
-    ["this_job", "this_signal", "this_state"],
+    .order_by(blocks.c.since, blocks.c.path)
+    .limit(bindparam("limit")),
+    ["this_job", "this_signal", "this_state", "limit"],
 )
 _OUTPUTS = Prepared(
     select(blocks.c.job_id, blocks.c.scope, blocks.c.name, blocks.c.output).where(
@@ -67,6 +68,18 @@ _OUTPUTS = Prepared(
         blocks.c.output.is_not(None),
     ),
     ["ids", "scopes"],
+)
+_BRANCHES_OF_JOB, _BLOCKS_OF_JOB = (
+    Prepared(select(table).where(table.c.job_id == bindparam("this_job")), ["this_job"]) for table in (branches, blocks)
+)
+_GIVEN_IN = Prepared(
+    select(blocks).where(
+        blocks.c.job_id == bindparam("this_job"),
+        blocks.c.scope == bindparam("this_scope"),
+        blocks.c.output.is_not(None),
+        blocks.c.path.like(bindparam("below")),
+    ),
+    ["this_job", "this_scope", "below"],
 )
 _INSERT_BRANCHES = insert_rows(branches, BRANCH_COLUMNS)
 _INSERT_BLOCKS = insert_rows(blocks, BLOCK_COLUMNS)
@@ -94,6 +107,7 @@ class Runs:
         self._new: dict[type, dict[Key, Any]] = {Branch: {}, BlockRun: {}}
         self._changed: dict[type, dict[Key, Any]] = {Branch: {}, BlockRun: {}}
         self._removed: dict[type, dict[Key, Any]] = {Branch: {}, BlockRun: {}}
+        self._whole: dict[int, dict[str, dict[str, Branch]]] = {}
 
     def prefetch(self, wanted: Iterable[tuple[int, str]]) -> None:
         """Read, in two statements, what lies on the way to branches, given by job and path."""
@@ -106,8 +120,19 @@ class Runs:
         if keys:
             self._load(keys)
 
+    def read_all(self, job_id: int) -> None:
+        """Read all of a job in two statements; after that nothing is looked for in it one by one."""
+        if job_id not in self._whole:
+            inside: dict[str, dict[str, Branch]] = {}
+            for row in self.all_of(job_id):
+                if isinstance(row, Branch):
+                    inside.setdefault(row.block, {})[row.path] = row
+            self._whole[job_id] = inside
+
     def branch(self, job_id: int, path: str) -> Branch | None:
         """Return a branch; None where there is none."""
+        if job_id in self._whole:
+            return self._branches.get((job_id, path))
         if (job_id, path) not in self._branches:
             self._load({(job_id, path)})
         return self._branches[job_id, path]
@@ -115,6 +140,8 @@ class Runs:
     def block(self, job_id: int, path: str) -> BlockRun | None:
         """Return a block; None where it has not begun, or is over."""
         key = (job_id, path)
+        if job_id in self._whole:
+            return self._blocks.get(key)
         if key not in self._blocks:
             list_of = self._tx.dialect.list_parameter
             rows = _LOAD_BLOCKS.rows(self._tx.connection, list_of([job_id]), list_of([path]))
@@ -123,6 +150,10 @@ class Runs:
 
     def branches_of(self, job_id: int, block: str, state: RunState | None, limit: int | None) -> list[Branch]:
         """Return a block's own branches in the order of their numbers."""
+        if job_id in self._whole:
+            inside = self._whole[job_id].get(block, {}).values()
+            found = sorted((row for row in inside if state in (None, row.state)), key=attrgetter("number"))
+            return found[:limit]
         self.flush()
         connection = self._tx.connection
         if state is None:
@@ -131,20 +162,26 @@ class Runs:
             rows = _CHILDREN_IN.rows(connection, job_id, block, state.value, NO_LIMIT if limit is None else limit)
         return [self._known(self._branches, branch_of_row(row)) for row in rows]
 
-    def waiting_for(self, job_id: int, signal: str) -> list[BlockRun]:
-        """Return the waits for an event that run, the first that began first."""
+    def waiting_for(self, job_id: int, signal: str) -> BlockRun | None:
+        """Return the wait for an event that began first, of those that run; None where none does."""
         self.flush()
-        rows = _WAITING_FOR.rows(self._tx.connection, job_id, signal, RunState.RUNNING.value)
-        return [self._known(self._blocks, block_of_row(row)) for row in rows]
+        rows = _WAITING_FOR.rows(self._tx.connection, job_id, signal, RunState.RUNNING.value, 1)
+        found: BlockRun | None = self._known(self._blocks, block_of_row(rows[0])) if rows else None
+        return found
 
-    def below(self, job_id: int, branch: str) -> list[Branch | BlockRun]:
-        """Return everything that lies in a branch, and the branch itself."""
+    def all_of(self, job_id: int) -> list[Branch | BlockRun]:
+        """Return all branches and blocks of a job."""
         self.flush()
-        execute = self._tx.connection.execute
-        found_branches = map(branch_of_row, execute(select(branches).where(*_below(branches, job_id, branch))))
-        found_blocks = map(block_of_row, execute(select(blocks).where(*_below(blocks, job_id, branch))))
+        found_branches = map(branch_of_row, _BRANCHES_OF_JOB.rows(self._tx.connection, job_id))
+        found_blocks = map(block_of_row, _BLOCKS_OF_JOB.rows(self._tx.connection, job_id))
         found = [self._known(self._branches, row) for row in found_branches]
         return found + [self._known(self._blocks, row) for row in found_blocks]
+
+    def given_in(self, job_id: int, branch: str, scope: str) -> list[BlockRun]:
+        """Return the blocks in a branch whose output belongs to a scope."""
+        self.flush()
+        rows = _GIVEN_IN.rows(self._tx.connection, job_id, scope, f"{branch}/%")  # paths hold neither % nor _
+        return [self._known(self._blocks, block_of_row(row)) for row in rows]
 
     def outputs(self, ids: Sequence[int], scopes: Sequence[str]) -> list[tuple[int, str, str, str]]:
         """Return job, scope, name and output of the named blocks of these jobs in these scopes."""
@@ -159,6 +196,8 @@ class Runs:
             self.flush()  # where one was dropped before
         self._place(row)[key] = row
         self._new[type(row)][key] = row
+        if isinstance(row, Branch) and row.job_id in self._whole:
+            self._whole[row.job_id].setdefault(row.block, {})[row.path] = row
 
     def changed(self, row: Branch | BlockRun) -> None:
         """Write a row at the flush."""
@@ -170,6 +209,8 @@ class Runs:
         """Delete a row at the flush."""
         key = (row.job_id, row.path)
         self._place(row)[key] = None
+        if isinstance(row, Branch) and row.job_id in self._whole:
+            self._whole[row.job_id].get(row.block, {}).pop(row.path, None)
         self._changed[type(row)].pop(key, None)
         if self._new[type(row)].pop(key, None) is None:
             self._removed[type(row)][key] = row
@@ -177,6 +218,7 @@ class Runs:
     def forget(self, job_id: int) -> None:
         """Write a job's changes so far, and read its rows anew when they are asked for."""
         self.flush()
+        self._whole.pop(job_id, None)
         for known in (self._branches, self._blocks):
             for key in [key for key in known if key[0] == job_id]:
                 del known[key]
@@ -233,13 +275,6 @@ def runs_of(tx: Transaction) -> Runs:
         tx.runs = Runs(tx)
     assert isinstance(tx.runs, Runs)
     return tx.runs
-
-
-def _below(table: Table, job_id: int, branch: str) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions for what lies in a branch: paths hold neither ``%`` nor ``_``."""
-    if not branch:
-        return (table.c.job_id == job_id,)
-    return table.c.job_id == job_id, or_(table.c.path == branch, table.c.path.like(f"{branch}/%"))
 
 
 def branch_of_row(row: Sequence[Any]) -> Branch:

@@ -122,7 +122,8 @@ Index(
 )
 Index("ix_tasks_waiting", tasks.c.available_at, sqlite_where=WAITING, postgresql_where=WAITING)
 Index("ix_tasks_leases", tasks.c.lease_expires_at, sqlite_where=RUNNING, postgresql_where=RUNNING)
-Index("ix_tasks_job", tasks.c.job_id, tasks.c.scope)
+# What counts no more stands apart: a round of a job reads no more of it after a thousand rounds.
+Index("ix_tasks_job", tasks.c.job_id, tasks.c.scope, tasks.c.superseded)
 # Lists of what is not done; what is done leaves this index, so that a task's last write is a cheap one.
 Index("ix_tasks_live", tasks.c.lane, tasks.c.status, tasks.c.task_id, sqlite_where=LIVE, postgresql_where=LIVE)
 
@@ -186,7 +187,18 @@ blocks = Table(
 )
 """The blocks of a running job: a row for each that has begun; one that is done stays where its output has a name."""
 SIGNALLED = text("signal IS NOT NULL")
-Index("ix_blocks_signal", blocks.c.job_id, blocks.c.signal, sqlite_where=SIGNALLED, postgresql_where=SIGNALLED)
+Index(
+    "ix_blocks_signal",
+    blocks.c.job_id,
+    blocks.c.signal,
+    blocks.c.state,
+    blocks.c.since,
+    blocks.c.path,
+    sqlite_where=SIGNALLED,
+    postgresql_where=SIGNALLED,
+)
+GIVEN = text("output IS NOT NULL")
+Index("ix_blocks_given", blocks.c.job_id, blocks.c.scope, sqlite_where=GIVEN, postgresql_where=GIVEN)
 
 signals = Table(
     "signals",

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ScalarSelect,
     TextClause,
     bindparam,
+    false,
     func,
     literal_column,
     or_,
@@ -86,9 +87,15 @@ _ALL_OF_JOB = Prepared(_OF_JOB, ["this_job"])
 _LIVE_OF_JOB = Prepared(_OF_JOB.where(literal_column("status IN ('queued', 'running')")), ["this_job"])
 _DONE_OF_JOB = Prepared(_OF_JOB.where(literal_column("status = 'done'")), ["this_job"])
 _FAILED_OF_JOB = Prepared(_OF_JOB.where(literal_column("status = 'failed'")), ["this_job"])
-_BELOW = Prepared(
-    _OF_JOB.where(or_(tasks.c.branch == bindparam("this_branch"), tasks.c.branch.like(bindparam("below")))),
-    ["this_job", "this_branch", "below"],
+_IN_BRANCH = or_(tasks.c.branch == bindparam("this_branch"), tasks.c.branch.like(bindparam("below")))
+_COUNTING = select(tasks.c.task_id).where(tasks.c.job_id == bindparam("this_job"), tasks.c.superseded == false())
+_COUNTING_IN_SCOPE = Prepared(
+    _COUNTING.where(tasks.c.scope == bindparam("this_scope"), _IN_BRANCH),
+    ["this_job", "this_scope", "this_branch", "below"],
+)
+_COUNTING_BELOW = Prepared(_COUNTING.where(_IN_BRANCH), ["this_job", "this_branch", "below"])
+_SUPERSEDE = Prepared(
+    update(tasks).where(in_list(tasks.c.task_id, bindparam("ids"))).values(superseded=true()), ["ids"]
 )
 _COUNT_READY = select(_READY_IN.c.lane, func.count()).group_by(_READY_IN.c.lane)
 _POLLED = select(workers.c.lane).where(workers.c.last_seen > bindparam("since")).distinct()
@@ -146,9 +153,32 @@ def failed_tasks(tx: Transaction, job_id: int) -> list[Task]:
     return _of_job(tx, _FAILED_OF_JOB, job_id)
 
 
-def tasks_below(tx: Transaction, job_id: int, branch: str) -> list[Task]:
-    """Return the tasks of a branch of a locked job, and of all in it."""
-    return _of_job(tx, _BELOW, job_id, branch, f"{branch}/%")  # paths hold neither % nor _
+def supersede_branch(tx: Transaction, job_id: int, branch: str, *, scope: str | None) -> None:
+    """Let the tasks of a branch of a locked job, and of all in it, count no more.
+
+    Args:
+        tx: the open transaction.
+        job_id: the job's number.
+        branch: the branch's path.
+        scope: of all that is in the branch; None where there may be several: then all that count are looked at.
+    """
+    tx.flush_tasks()
+    below = (branch, f"{branch}/%")  # paths hold neither % nor _
+    if scope is None:
+        rows = _COUNTING_BELOW.rows(tx.connection, job_id, *below)
+    else:
+        rows = _COUNTING_IN_SCOPE.rows(tx.connection, job_id, scope, *below)
+    supersede_tasks(tx, [row[0] for row in rows])
+
+
+def supersede_tasks(tx: Transaction, ids: Sequence[int]) -> None:
+    """Let tasks of a locked job count no more. It is written at once, and by nothing else: an index has it, too."""
+    if ids:
+        tx.flush_tasks()
+        _SUPERSEDE.many(tx.connection, [(tx.dialect.list_parameter(list(ids)),)])
+    for number in ids:
+        if number in tx.tasks:
+            tx.tasks[number].superseded = True
 
 
 def _of_job(tx: Transaction, statement: Prepared, *values: object) -> list[Task]:

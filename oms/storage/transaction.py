@@ -129,7 +129,6 @@ _TASK_STATE = (
     "output",
     "progress",
     "note",
-    "superseded",
     "stalls_at",
     "stall_from",
     "stalled_at",
@@ -186,6 +185,7 @@ class Transaction:
         tasks: the tasks read or made here, by number.
         outputs: by job number and scope (`Task.scope`) the outputs that were read here or given since, canonical JSON
             by name.
+        inputs: the jobs' inputs as they were read from JSON here, by job number.
         runs: the branches and blocks that were read or made here (`oms.storage.runs`).
         due_now: something is to be done for a job in the next sweep, which need not wait for its time.
         woken: by lane how many tasks became ready: who waits there may be served in this transaction.
@@ -221,6 +221,7 @@ class Transaction:
     jobs: dict[int, Job] = field(default_factory=dict)
     tasks: dict[int, Task] = field(default_factory=dict)
     outputs: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
+    inputs: dict[int, Any] = field(default_factory=dict)
     runs: Flushed | None = None
     woken: Counter[str] = field(default_factory=Counter)
     busy: set[int] = field(default_factory=set)

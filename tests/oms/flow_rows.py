@@ -1,4 +1,4 @@
-"""What a database holds of a job, put into a `World` of `tests.oms.flow_world`, which checks what must hold."""
+"""What a database holds of a job, put into a `tests.oms.flow_world.World`, which checks what must hold in between."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from typing import Any
 from oms.domain import paths
 from oms.domain.errors import ConflictError
 from oms.domain.flow import Flow
+from oms.domain.flow_reopen import check_may_reopen
 from oms.domain.flow_start import CHILD_TIMER, MORE_TIMER, WAIT_TIMER, value_of
-from oms.domain.flow_stop import check_may_reopen
 from oms.domain.plan import Node, OnFailure, Plan, Step, SubPlan, steps_in
 from oms.domain.run import (
     BlockKind,
@@ -154,10 +154,10 @@ class World:
         for task in self.tasks.values():
             if task.branch == branch or task.branch.startswith(f"{branch}/"):
                 task.superseded = True
-        for place in (self.branches, self.blocks):
-            for path in [path for path in place if path == branch or path.startswith(f"{branch}/")]:
-                if place[path].state is RunState.DONE:
-                    del place[path]
+        scope = paths.scope_of(self.plan, branch)
+        for block in list(self.blocks.values()):
+            if block.path.startswith(f"{branch}/") and block.scope == scope and block.output is not None:
+                del self.blocks[block.path]
 
     def skipped(self, branch: Branch, node: Node) -> None:
         self._note("skipped", branch.path, branch.position, node.when)
@@ -170,6 +170,15 @@ class World:
         self.tasks[number] = WorldTask(number, branch.path, branch.scope, step)
         if branch.path:
             branch.task_id = number
+
+    def item_begins(self, branch: Branch) -> None:
+        assert not self.own_outputs(branch.path), f"something was given in {branch.path} already"
+
+    def will_cancel(self, task_ids: list[int]) -> None:
+        assert all(number in self.tasks for number in task_ids)
+
+    def will_stop(self) -> None:
+        self._note("will stop")
 
     def cancel_task(self, task_id: int, *, by: str) -> None:
         if self.tasks[task_id].status in LIVE:

@@ -257,9 +257,9 @@ class Machine(RuleBasedStateMachine):
                     Complete(name, {}, token),
                     Complete(name, GOOD, token),
                     Complete(name, {}),
-                    Fail(name, "error", "no luck\0 \\u0000", retryable=True, token=token),
-                    Fail(name, "error", "no luck\0 \\u0000", retryable=False, token=token),
-                    Fail(name, "error", "no luck\0 \\u0000", retryable=False, token=token),
+                    Fail(name, "error", "no luck \\u0000", retryable=True, token=token),
+                    Fail(name, "error", "no luck \\u0000", retryable=False, token=token),
+                    Fail(name, "error", "no luck \\u0000", retryable=False, token=token),
                     Release(name, token),
                     Heartbeat(name, token),
                 ]

@@ -40,7 +40,7 @@ def _tasks() -> None:
     for name in ("stalls_at", "due_at", "started_at", "ended_at", "stall_from", "stalled_at", "batch_at"):
         op.add_column("tasks", sa.Column(name, sa.BigInteger(), nullable=True))
     op.drop_index("ix_tasks_job", "tasks")
-    op.create_index("ix_tasks_job", "tasks", ["job_id", "scope"], unique=False)
+    op.create_index("ix_tasks_job", "tasks", ["job_id", "scope", "superseded"], unique=False)
     _index("ix_tasks_closing", "tasks", ["closes_at"], where="status = 'queued' AND ready AND closes_at IS NOT NULL")
     batched = "status = 'queued' AND batch_at IS NOT NULL"
     _index("ix_tasks_batched", "tasks", ["lane", "batch_at"], where=batched)
@@ -88,7 +88,8 @@ def _running_jobs() -> None:
         sa.Column("output", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("job_id", "path"),
     )
-    _index("ix_blocks_signal", "blocks", ["job_id", "signal"], where="signal IS NOT NULL")
+    _index("ix_blocks_signal", "blocks", ["job_id", "signal", "state", "since", "path"], where="signal IS NOT NULL")
+    _index("ix_blocks_given", "blocks", ["job_id", "scope"], where="output IS NOT NULL")
     op.create_table(
         "signals",
         sa.Column("id", ID, autoincrement=True, nullable=False),
