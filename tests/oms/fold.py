@@ -65,6 +65,7 @@ def _fold_task(job: FoldedJob, event_id: str, data: dict[str, Any]) -> None:
     task.lane = data["lane"]
     if status == "started":
         assert not task.holder, f"{event_id}: {data['task_id']} is handed out while somebody has it"
+        assert job.state != "paused", f"{event_id}: handed out while the job is paused"
         assert attempt == task.attempt + 1, f"{event_id}: attempt {attempt} follows {task.attempt}"
         task.attempt, task.holder, task.status = attempt, True, "running"
         if job.state == "queued":
@@ -74,6 +75,9 @@ def _fold_task(job: FoldedJob, event_id: str, data: dict[str, Any]) -> None:
     if status == "queued":
         assert not task.holder, f"{event_id}: queued while somebody has it"
         task.status = "queued"
+        return
+    if status == "stalled":
+        assert task.status == "queued", f"{event_id}: stalled, and {task.status}"
         return
     assert status in ENDINGS, event_id
     if task.holder:
@@ -98,6 +102,10 @@ def _fold_job(job: FoldedJob, event_id: str, status: str) -> None:
         assert job.state == "failed", event_id
         assert open_tasks, f"{event_id}: runs again, and no task of it was queued before"
         job.state = "running"
+    elif status in ("paused", "resumed"):
+        assert (job.state == "paused") == (status == "resumed"), event_id
+        was_started = any(task.attempt for task in job.tasks.values())
+        job.state = "paused" if status == "paused" else "running" if was_started else "queued"
     else:
         assert status in ("done", "failed"), event_id
         assert not open_tasks, f"{event_id}: {status} while {open_tasks} are open"

@@ -401,6 +401,8 @@ def test_a_job_is_shown_with_its_tasks_and_outputs(oms: Client) -> None:
         "updated_at": "2025-11-22T14:05:11.123Z",
         "input": {"a": 1},
         "outputs": {"extract": {"mrz": "P<"}},
+        "blocks": [],
+        "parent": None,
     }
     assert [(task["task_id"], task["activity"], task["status"]) for task in tasks] == [
         ("TASK-1", "extract", "done"),
@@ -420,6 +422,7 @@ def test_a_task_is_shown_without_its_token(oms: Client) -> None:
         "job_id": "JOB-1",
         "plan": "renewal",
         "activity": "extract",
+        "branch": None,
         "lane": "extract",
         "status": "running",
         "attempt": 1,
@@ -427,6 +430,8 @@ def test_a_task_is_shown_without_its_token(oms: Client) -> None:
         "worker": "w-1",
         "created_at": "2025-11-22T14:05:09.123Z",
         "available_at": "2025-11-22T14:05:09.123Z",
+        "due_at": None,
+        "stalled": False,
         "lease_expires_at": "2025-11-22T14:06:09.123Z",
         "error": None,
         "progress": None,

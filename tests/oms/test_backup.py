@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from oms.sequencer.fail import Fail, fail
 from oms.sequencer.wishes import TaskAnswer
+from oms.storage.plan_files import read_plan
 from oms.storage.store import open_store
 from tests.database import Kind
 from tests.databases import Databases
@@ -129,7 +131,20 @@ def test_a_backup_that_fails_or_is_told_to_have_failed_is_taken_once(
     fold(row.body for row in event_rows(chain.store))
 
 
-def test_a_manager_who_moves_it_back_gives_it_the_whole_way_again(chain: Tower) -> None:
+def test_the_page_s_plan_does_what_the_page_says(tower: Tower, clock: Clock) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "backups.md").read_text()
+    tower.put_plan(read_plan(page.partition("```yaml\n")[2].partition("```")[0].encode(), file="page").document)
+    tower.start("passport_renewal")
+    tower.fail(tower.pull_one("ai_extract"), retryable=False)
+    clock.advance(14_400)
+    assert tower.sweep().stalled == 1
+    assert tower.task("TASK-1")["lane"] == "agency"
+    clock.advance(86_400)
+    assert tower.sweep().stalled == 1
+    assert tower.task("TASK-1")["stalled"] is True
+
+
+def test_a_task_that_a_manager_moves_goes_along_the_backups_of_that_lane(chain: Tower) -> None:
     chain.start("chain")
     chain.fail(chain.pull_one("robot"), retryable=False)
     chain.reroute("TASK-1", "robot")

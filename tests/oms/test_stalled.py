@@ -111,6 +111,9 @@ def test_a_stalled_task_that_is_handed_out_is_stalled_no_more_and_may_stall_agai
     desk.sweep()
     task = desk.pull_one("robot")
     assert desk.task("TASK-1")["stalled"] is False
+    with desk.store.reading() as connection:
+        row = connection.execute(select(tasks.c.stalls_at, tasks.c.stall_from, tasks.c.stalled_at)).one()
+    assert tuple(row) == (None, None, None)
     desk.release(task)
     clock.advance(599)
     desk.sweep()

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from oms.domain.plan_reader import parse_plan
 from oms.sequencer import close_windows as close_module
+from oms.sequencer.load_plans import PutPlan, put_plans
 from oms.sequencer.pause import Pause, Resume, pause, resume
 from oms.sequencer.pull import Pull
+from oms.sequencer.reroute import Reroute, reroute
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
 from oms.storage import windows
@@ -213,9 +216,14 @@ def test_a_lane_has_the_hours_of_the_plan_that_declares_it(office: Tower, clock:
 
 def test_a_plan_that_comes_in_the_same_transaction_is_the_one_that_counts(office: Tower, clock: Clock) -> None:
     clock.now_ms = at("2025-11-22 12:00")
-    office.start("single")
-    office.reroute("TASK-1", "clerk")
+    office.start("single", reference="T-1")
+    office.start("single", reference="T-2")
+    with office.transaction() as tx:
+        reroute(tx, [Reroute("TASK-1", "clerk")])
+        put_plans(tx, [PutPlan(parse_plan({**OFFICE, "lanes": ["clerk"]}))])
+        reroute(tx, [Reroute("TASK-2", "clerk")])
     assert available_at(office) == utc(at("2025-11-24 08:00"))
+    assert [task.task_id for task in office.pull("clerk", 2)] == ["TASK-2"]
 
 
 def test_a_paused_job_s_task_is_put_into_the_window_that_is_open_when_it_goes_on(office: Tower, clock: Clock) -> None:
@@ -270,6 +278,18 @@ async def test_a_long_poll_of_a_lane_that_has_closed_waits_and_turns_in_no_circl
         clock.now_ms = at("2025-11-24 08:00")
         await writer.run_each(sweep, [Sweep()])
         assert [task.task_id for task in await poll] == ["TASK-1"]
+
+
+@in_loop
+async def test_a_long_poll_is_served_when_the_sweep_finds_a_lane_open_again(office: Tower, clock: Clock) -> None:
+    """Nobody swept over the weekend; whoever pulled before the sweep waits for it."""
+    office.start("office")
+    clock.now_ms = at("2025-11-24 09:00")
+    async with working(office) as writer:
+        poll = asyncio.ensure_future(writer.pull(Pull(lane="clerk", limit=1), wait_sec=60))
+        await until(lambda: writer.parked == 1, what="it waits")
+        await writer.run_each(sweep, [Sweep()])
+        assert [task.task_id for task in await asyncio.wait_for(poll, 10)] == ["TASK-1"]
 
 
 @pytest.mark.parametrize("statement", ["claim", "close"])
