@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import bindparam, false, select
+from sqlalchemy import bindparam, false, literal_column, select
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Job, JobState, Task
 from oms.storage.runs import runs_of
 from oms.storage.tables import jobs, tasks
-from oms.storage.transaction import Transaction, in_list, in_rows
+from oms.storage.transaction import Transaction, at_places, in_list, in_rows, place_of
 
 _STATE = {state.value: state for state in JobState}
 
@@ -32,15 +32,13 @@ _LOCK_OF_TASKS = Prepared(
 _KNOWN = Prepared(select(jobs.c.job_id).where(in_list(jobs.c.job_id, bindparam("ids"))), ["ids"])
 _BY_REFERENCE = Prepared(select(jobs).where(in_list(jobs.c.reference, bindparam("references"))), ["references"])
 _PEEK = Prepared(select(jobs).where(jobs.c.job_id == bindparam("this_job")), ["this_job"])
-_OUTPUTS = Prepared(
-    select(tasks.c.task_id, tasks.c.job_id, tasks.c.scope, tasks.c.activity, tasks.c.output).where(
-        in_list(tasks.c.job_id, bindparam("ids")),
-        in_list(tasks.c.scope, bindparam("scopes")),
-        tasks.c.output.is_not(None),
-        tasks.c.superseded == false(),
-    ),
-    ["ids", "scopes"],
+_GIVEN = select(tasks.c.task_id, tasks.c.job_id, tasks.c.scope, tasks.c.activity, tasks.c.output).where(
+    tasks.c.output.is_not(None), tasks.c.superseded == false()
 )
+_OUTPUTS = Prepared(
+    _GIVEN.where(in_list(tasks.c.job_id, bindparam("ids")), tasks.c.scope == literal_column("''")), ["ids"]
+)
+_OUTPUTS_IN = Prepared(_GIVEN.where(at_places(tasks.c.job_id, tasks.c.scope, bindparam("places"))), ["places"])
 
 
 def next_number(tx: Transaction, name: str) -> int:
@@ -127,19 +125,20 @@ def load_outputs(tx: Transaction, wanted: Iterable[tuple[int, str]]) -> None:
         return
     tx.flush_tasks()  # what was given in this transaction counts, too
     tx.outputs.update((key, {}) for key in missing)
-    ids, scopes = sorted({job_id for job_id, _ in missing}), sorted({scope for _, scope in missing})
     list_of = tx.dialect.list_parameter
+    of_jobs = sorted({job_id for job_id, scope in missing if not scope})
+    of_items = [place_of(*key) for key in sorted(missing) if key[1]]
+    rows = list(_OUTPUTS.rows(tx.connection, list_of(of_jobs))) if of_jobs else []
+    if of_items:
+        rows += _OUTPUTS_IN.rows(tx.connection, list_of(of_items))
     # By the task's number: of an activity that was done more than once, the newest counts.
-    for _task_id, job_id, scope, activity, output in sorted(
-        _OUTPUTS.rows(tx.connection, list_of(ids), list_of(scopes))
-    ):
-        if (job_id, scope) in missing:
-            tx.outputs[job_id, scope][activity] = output
-    with_blocks = [job_id for job_id in ids if not _is_flat(tx, tx.jobs[job_id])]
+    for _task_id, job_id, scope, activity, output in sorted(rows):
+        tx.outputs[job_id, scope][activity] = output
+    flat = {job_id for job_id in {job_id for job_id, _ in missing} if _is_flat(tx, tx.jobs[job_id])}
+    with_blocks = sorted(key for key in missing if key[0] not in flat)
     if with_blocks:
-        for job_id, scope, name, output in runs_of(tx).outputs(with_blocks, scopes):
-            if (job_id, scope) in missing:
-                tx.outputs[job_id, scope][name] = output
+        for job_id, scope, name, output in runs_of(tx).outputs(with_blocks):
+            tx.outputs[job_id, scope][name] = output
 
 
 def give_output(tx: Transaction, task: Task, output: str) -> None:
@@ -164,8 +163,8 @@ def peek_outputs(tx: Transaction, job: Job) -> dict[str, str]:
     """Return a job's own outputs as they stand, canonical JSON by name; the job need not be locked."""
     tx.flush_tasks()
     list_of = tx.dialect.list_parameter
-    rows = sorted(_OUTPUTS.rows(tx.connection, list_of([job.job_id]), list_of([""])))
+    rows = sorted(_OUTPUTS.rows(tx.connection, list_of([job.job_id])))
     outputs = {activity: output for _task_id, _job_id, _scope, activity, output in rows}
     if not _is_flat(tx, job):
-        outputs.update((name, output) for _, _, name, output in runs_of(tx).outputs([job.job_id], [""]))
+        outputs.update((name, output) for _, _, name, output in runs_of(tx).outputs([(job.job_id, "")]))
     return outputs

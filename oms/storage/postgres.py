@@ -29,7 +29,7 @@ from hmskit.prepared import Prepared
 from oms.storage.database import Database
 from oms.storage.statements import add_counts, claim, see_worker
 from oms.storage.tables import NUMBERS, jobs, tasks
-from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
+from oms.storage.transaction import Dialect, Transaction, at_places, in_list, in_rows, job_is_free
 
 READERS = 8
 WRITER = "oms writer"
@@ -46,6 +46,20 @@ def _in_list(element: in_list, compiler: SQLCompiler, **options: Any) -> str:  #
     # A cast to varchar(100) would cut a longer value silently, and find another's row.
     array = bindparam(parameter.key, type_=ARRAY(Text() if isinstance(column.type, String) else column.type))
     return f"{compiler.process(column, **options)} = ANY ({compiler.process(array, **options)})"
+
+
+@compiles(at_places, "postgresql")
+def _at_places(element: at_places, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    # The planner is to go from the places to the rows: the other way round, it would read all rows of the job.
+    job, path, parameter = element.clauses
+    table = job.table.name
+    array = compiler.process(bindparam(parameter.key, type_=ARRAY(Text())), **options)
+    is_here = (
+        f"{table}.{job.name} = split_part(place, ':', 1)::bigint AND {table}.{path.name} = split_part(place, ':', 2)"
+    )
+    row = f"SELECT {table}.ctid AS place_of_row FROM {table} WHERE {is_here} OFFSET 0"  # noqa: S608 - compiled SQL
+    rows = f"SELECT place_of_row FROM unnest({array}) AS place CROSS JOIN LATERAL ({row}) AS there"  # noqa: S608
+    return f"{table}.ctid = ANY (ARRAY ({rows}))"
 
 
 _FREE = (

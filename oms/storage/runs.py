@@ -17,7 +17,7 @@ from hmskit.prepared import Prepared, insert_rows
 from oms.domain import paths
 from oms.domain.run import BlockKind, BlockRun, Branch, RunState
 from oms.storage.tables import blocks, branches
-from oms.storage.transaction import Transaction, in_list
+from oms.storage.transaction import Transaction, at_places, place_of
 
 BRANCH_COLUMNS = tuple(f.name for f in fields(Branch))
 BLOCK_COLUMNS = tuple(f.name for f in fields(BlockRun))
@@ -29,10 +29,6 @@ _KIND = {kind.value: kind for kind in BlockKind}
 Key = tuple[int, str]
 
 
-def _at(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return in_list(table.c.job_id, bindparam("ids")), in_list(table.c.path, bindparam("paths"))
-
-
 def _here(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return table.c.job_id == bindparam("this_job"), table.c.path == bindparam("this_path")
 
@@ -42,8 +38,13 @@ def _set(table: Table, columns: Sequence[str]) -> Prepared:
     return Prepared(statement, [*columns, "this_job", "this_path"])
 
 
-_LOAD_BRANCHES = Prepared(select(branches).where(*_at(branches)), ["ids", "paths"])
-_LOAD_BLOCKS = Prepared(select(blocks).where(*_at(blocks)), ["ids", "paths"])
+_LOAD_BRANCHES, _LOAD_BLOCKS = (
+    Prepared(select(table).where(at_places(table.c.job_id, table.c.path, bindparam("places"))), ["places"])
+    for table in (branches, blocks)
+)
+_ONE_BRANCH, _ONE_BLOCK = (
+    Prepared(select(table).where(*_here(table)), ["this_job", "this_path"]) for table in (branches, blocks)
+)
 _CHILDREN = select(branches).where(branches.c.job_id == bindparam("this_job"), branches.c.block == bindparam("block"))
 _ALL_CHILDREN = Prepared(_CHILDREN.order_by(branches.c.number), ["this_job", "block"])
 _CHILDREN_IN = Prepared(
@@ -63,11 +64,9 @@ _WAITING_FOR = Prepared(
 )
 _OUTPUTS = Prepared(
     select(blocks.c.job_id, blocks.c.scope, blocks.c.name, blocks.c.output).where(
-        in_list(blocks.c.job_id, bindparam("ids")),
-        in_list(blocks.c.scope, bindparam("scopes")),
-        blocks.c.output.is_not(None),
+        at_places(blocks.c.job_id, blocks.c.scope, bindparam("places")), blocks.c.output.is_not(None)
     ),
-    ["ids", "scopes"],
+    ["places"],
 )
 _BRANCHES_OF_JOB, _BLOCKS_OF_JOB = (
     Prepared(select(table).where(table.c.job_id == bindparam("this_job")), ["this_job"]) for table in (branches, blocks)
@@ -134,7 +133,8 @@ class Runs:
         if job_id in self._whole:
             return self._branches.get((job_id, path))
         if (job_id, path) not in self._branches:
-            self._load({(job_id, path)})
+            rows = _ONE_BRANCH.rows(self._tx.connection, job_id, path)
+            self._branches[job_id, path] = branch_of_row(rows[0]) if rows else None
         return self._branches[job_id, path]
 
     def block(self, job_id: int, path: str) -> BlockRun | None:
@@ -143,8 +143,7 @@ class Runs:
         if job_id in self._whole:
             return self._blocks.get(key)
         if key not in self._blocks:
-            list_of = self._tx.dialect.list_parameter
-            rows = _LOAD_BLOCKS.rows(self._tx.connection, list_of([job_id]), list_of([path]))
+            rows = _ONE_BLOCK.rows(self._tx.connection, job_id, path)
             self._blocks[key] = block_of_row(rows[0]) if rows else None
         return self._blocks[key]
 
@@ -183,11 +182,10 @@ class Runs:
         rows = _GIVEN_IN.rows(self._tx.connection, job_id, scope, f"{branch}/%")  # paths hold neither % nor _
         return [self._known(self._blocks, block_of_row(row)) for row in rows]
 
-    def outputs(self, ids: Sequence[int], scopes: Sequence[str]) -> list[tuple[int, str, str, str]]:
-        """Return job, scope, name and output of the named blocks of these jobs in these scopes."""
+    def outputs(self, scopes: Sequence[Key]) -> list[tuple[int, str, str, str]]:
+        """Return job, scope, name and output of the named blocks of jobs, in these scopes of them."""
         self.flush()
-        list_of = self._tx.dialect.list_parameter
-        return [tuple(row) for row in _OUTPUTS.rows(self._tx.connection, list_of(list(ids)), list_of(list(scopes)))]
+        return [tuple(row) for row in _OUTPUTS.rows(self._tx.connection, self._places(scopes))]
 
     def add(self, row: Branch | BlockRun) -> None:
         """Insert a row at the flush."""
@@ -237,26 +235,21 @@ class Runs:
                 rows.clear()
 
     def _load(self, keys: set[Key]) -> None:
-        ids = sorted({job_id for job_id, _ in keys})
-        of_branches = sorted({path for _, path in keys})
-        of_blocks = sorted({paths.block_of(path) for path in of_branches})
-        list_of = self._tx.dialect.list_parameter
-        self._fill(
-            self._branches,
-            {(job_id, path) for job_id in ids for path in of_branches},
-            map(branch_of_row, _LOAD_BRANCHES.rows(self._tx.connection, list_of(ids), list_of(of_branches))),
-        )
-        self._fill(
-            self._blocks,
-            {(job_id, path) for job_id in ids for path in of_blocks},
-            map(block_of_row, _LOAD_BLOCKS.rows(self._tx.connection, list_of(ids), list_of(of_blocks))),
-        )
+        of_blocks = {(job_id, paths.block_of(path)) for job_id, path in keys}
+        connection = self._tx.connection
+        found = map(branch_of_row, _LOAD_BRANCHES.rows(connection, self._places(sorted(keys))))
+        self._fill(self._branches, keys, found)
+        found_blocks = map(block_of_row, _LOAD_BLOCKS.rows(connection, self._places(sorted(of_blocks))))
+        self._fill(self._blocks, of_blocks, found_blocks)
 
     def _fill(self, known: dict[Key, Any], keys: set[Key], rows: Iterable[Any]) -> None:
         """Take rows in; what is known already, be it that there is none, stays as it is."""
         news = keys - known.keys()
         known.update(dict.fromkeys(news))
         known.update({key: row for row in rows if (key := (row.job_id, row.path)) in news})
+
+    def _places(self, keys: Sequence[Key]) -> Any:  # noqa: ANN401 - as the database takes a list
+        return self._tx.dialect.list_parameter([place_of(*key) for key in keys])
 
     def _place(self, row: Branch | BlockRun) -> dict[Key, Any]:
         return self._branches if isinstance(row, Branch) else self._blocks

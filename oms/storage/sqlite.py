@@ -18,7 +18,7 @@ from hmskit.prepared import Prepared
 from oms.storage.database import Database
 from oms.storage.statements import add_counts, claim, see_worker
 from oms.storage.tables import sequences
-from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free
+from oms.storage.transaction import Dialect, Transaction, at_places, in_list, in_rows, job_is_free
 
 SCRUB_WAIT_MS = 250
 """For how long the writing thread waits for readers who stand in the way of it: everybody else waits with it."""
@@ -29,6 +29,19 @@ def _in_list(element: in_list, compiler: SQLCompiler, **options: Any) -> str:  #
     column, parameter = element.clauses
     values = f"SELECT value FROM json_each({compiler.process(parameter, **options)})"  # noqa: S608 - compiled SQL
     return f"{compiler.process(column, **options)} IN ({values})"
+
+
+@compiles(at_places, "sqlite")
+def _at_places(element: at_places, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    # Of a pair of columns that is IN a list, SQLite would look for the first along the index, and read all of it.
+    job, path, parameter = element.clauses
+    table, colon = job.table.name, "instr(place.value, ':')"
+    places = f"json_each({compiler.process(parameter, **options)}) AS place CROSS JOIN {table} AS there"
+    is_here = (
+        f"there.{job.name} = CAST(substr(place.value, 1, {colon} - 1) AS INTEGER) "
+        f"AND there.{path.name} = substr(place.value, {colon} + 1)"
+    )
+    return f"{table}.rowid IN (SELECT there.rowid FROM {places} ON {is_here})"  # noqa: S608 - compiled SQL
 
 
 @compiles(job_is_free, "sqlite")

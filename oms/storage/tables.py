@@ -184,6 +184,7 @@ blocks = Table(
     Column("signal", String(100)),
     Column("child_job", BigInteger),
     Column("output", Text),
+    Index("ix_blocks_scope", "job_id", "scope"),
 )
 """The blocks of a running job: a row for each that has begun; one that is done stays where its output has a name."""
 SIGNALLED = text("signal IS NOT NULL")
@@ -197,8 +198,6 @@ Index(
     sqlite_where=SIGNALLED,
     postgresql_where=SIGNALLED,
 )
-GIVEN = text("output IS NOT NULL")
-Index("ix_blocks_given", blocks.c.job_id, blocks.c.scope, sqlite_where=GIVEN, postgresql_where=GIVEN)
 
 signals = Table(
     "signals",

@@ -38,6 +38,22 @@ class in_list(FunctionElement[Any]):  # noqa: N801 - reads as SQL
     name = "in_list"
 
 
+class at_places(FunctionElement[Any]):  # noqa: N801 - reads as SQL
+    """``at_places(job_id, path, bindparam("places"))``: the row stands at one of the places of jobs, however many.
+
+    The parameter is a list of `place_of`. Two lists, of jobs and of paths, would be looked up crosswise.
+    """
+
+    type = NullType()
+    inherit_cache = True
+    name = "at_places"
+
+
+def place_of(job_id: int, path: str) -> str:
+    """Return a place in a job as a text, for the list of an `at_places`."""
+    return f"{job_id}:{path}"
+
+
 class in_rows(FunctionElement[Any]):  # noqa: N801 - reads as SQL
     """``in_rows(column, select.scalar_subquery())``: the column is one of the rows that the select gives.
 

@@ -89,7 +89,7 @@ def _running_jobs() -> None:
         sa.PrimaryKeyConstraint("job_id", "path"),
     )
     _index("ix_blocks_signal", "blocks", ["job_id", "signal", "state", "since", "path"], where="signal IS NOT NULL")
-    _index("ix_blocks_given", "blocks", ["job_id", "scope"], where="output IS NOT NULL")
+    op.create_index("ix_blocks_scope", "blocks", ["job_id", "scope"], unique=False)
     op.create_table(
         "signals",
         sa.Column("id", ID, autoincrement=True, nullable=False),
