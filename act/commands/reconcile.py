@@ -80,7 +80,7 @@ def _say_differences(outcome: Outcome, shown: list[str], wait_sec: float) -> Non
 
 
 def _say_same(outcome: Outcome) -> None:
-    lanes = f" and {outcome.lanes:,} lanes" if outcome.lanes else ""
+    lanes = f" and {outcome.lanes:,} lane{'s' if outcome.lanes > 1 else ''}" if outcome.lanes else ""
     same = f"act: {outcome.jobs:,} jobs{lanes} with {outcome.events:,} events: OMS and the ledger say the same"
     if outcome.tree_size is not None:
         typer.echo(f"{same}, and every receipt is in the signed tree of {outcome.tree_size:,} entries")

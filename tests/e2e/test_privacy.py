@@ -41,7 +41,8 @@ PLANTED = {
 JOBS = ("JOB-1", "JOB-2", "JOB-3")
 WITH_VALUES = ("/jobs", *(f"/jobs/{job_id}" for job_id in JOBS), "/tasks", "/tasks/TASK-1")
 OMS_PAGES = (
-    *WITH_VALUES, "/", "/jobs/JOB-1/receipts", "/lanes", "/plans", "/plans/plain", "/healthz", "/readyz",
+    *WITH_VALUES, "/", "/jobs/JOB-1/receipts", "/tasks/TASK-1/why", "/lanes", "/lanes/receipts",
+    "/lanes/read/receipts", "/plans", "/plans/plain", "/healthz", "/readyz",
     "/openapi.json",
 )  # fmt: skip
 ACT_PAGES = (
@@ -89,6 +90,8 @@ def plant(url: str) -> None:
             task: dict[str, Any] = oms.get("/pull", params={"lane": lane, "worker": "w-1"}).json()
             return {"task_id": task["task_id"], "token": task["token"]}
 
+        post("/lanes/read/pause", {})
+        post("/lanes/read/resume", {})
         post("/start", {"plan": "plain", "reference": "T-1", "input": {"name": PLANTED["input"]}})
         post("/start", {"plan": "plain", "reference": "T-1", "input": {"name": PLANTED["refused"]}}, 409)
         task = pull("read")
@@ -265,7 +268,9 @@ def test_the_commands_tell_the_truth(tmp_path: Path, plans: Path) -> None:
         assert same.returncode == 0, same.stderr
         size = httpx.get(f"{pair.act_url}/readyz").json()["size"]
         note = until(lambda: signed(pair, size))
-        assert same.stdout.decode().startswith(f"act: 3 jobs with {size} events: OMS and the ledger say the same")
+        assert same.stdout.decode().startswith(
+            f"act: 3 jobs and 1 lane with {size} events: OMS and the ledger say the same"
+        )
 
         wrong = act("reconcile", pair.act_url, pair.act_url)
         assert (wrong.returncode, wrong.stdout) == (2, b"")

@@ -39,7 +39,7 @@ ACT_EVENT = """
 """
 
 
-KEPT_FOR_EVER = {"events", "tiles", "checkpoints"}
+KEPT_FOR_EVER = {"events", "tiles", "checkpoints", "forks"}
 """ACT's database refuses to remove their rows."""
 
 

@@ -186,6 +186,7 @@ def test_the_lanes_hours_count(tower: Tower, clock: Clock) -> None:
         ("plant", "2025-11-25T08:15", "2025-11-25T09:15"),
     ):
         clock.now_ms = new_york(begin)
+        tower.sweep()  # which moves on what the evening left
         leased = tower.pull(lane, MIN_JOBS)
         clock.now_ms = new_york(end)
         answers += done(tower, leased)
