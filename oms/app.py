@@ -27,7 +27,7 @@ from oms.sequencer.neighbours import look_for_ever, unstick_for_ever
 from oms.sequencer.plan_folder import reload_folder
 from oms.sequencer.purge import purge_for_ever
 from oms.sequencer.service import Service
-from oms.sequencer.sweep import Sweep, Swept, sweep
+from oms.sequencer.sweeper import sweep_for_ever
 from oms.sequencer.writer import Writer
 from oms.storage.store import Store
 
@@ -35,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 FLUSH_SEC = 1.0
 """How long a stop waits for ACT to take what is left; the outbox keeps the rest."""
-CLOCK_JUMP_SEC = 5.0
 
 DESCRIPTION = """
 The tower: starts jobs from plans, hands their tasks to the workers that poll a lane, retries, reroutes, and posts
@@ -99,7 +98,9 @@ def create_app(
         log.info("plans_loaded", loaded=len(report["loaded"]), refused=len(report["refused"]))
         background = [
             asyncio.create_task(relay.run(), name="relay"),
-            asyncio.create_task(_sweep_for_ever(writer, settings.sweep_interval_sec, is_due), name="sweeper"),
+            asyncio.create_task(
+                sweep_for_ever(store, writer, interval_sec=settings.sweep_interval_sec, is_due=is_due), name="sweeper"
+            ),
             asyncio.create_task(purge_for_ever(writer, retention_days=settings.retention_days), name="purge"),
             asyncio.create_task(learn_for_ever(store, writer, completed, now_ms=here_ms), name="learn"),
         ]
@@ -170,53 +171,3 @@ def _wakes_of(settings: Settings, store: Store, *, on_wake: Callable[[Mapping[st
     place = f"{store.url.host}:{store.url.port}/{store.url.database}"
     site = hashlib.sha256(place.encode()).hexdigest()[:16]
     return Wakes(settings.amqp_url, site=site, tower=secrets.token_hex(8), on_wake=on_wake)
-
-
-async def _sweep_for_ever(writer: Writer, interval_sec: float, is_due: asyncio.Event) -> None:
-    """Look for what is due, for as long as the service runs; at once where a job says that something is."""
-    clock = asyncio.get_running_loop().time
-    wall, steady = time.time(), time.monotonic()
-    while True:
-        try:
-            began = clock()
-            swept = await writer.run(sweep, Sweep())
-            _tell_swept(swept)
-            if swept.more:
-                await asyncio.sleep(clock() - began)  # the workers' calls come between all the same
-            else:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(is_due.wait(), interval_sec)
-                is_due.clear()
-        except UnavailableError:
-            await asyncio.sleep(max(interval_sec, 1.0))
-        except Exception:
-            # A fault of ours must not end the sweeping for good: without it work would be stuck silently.
-            log.exception("sweep_failed")
-            await asyncio.sleep(max(interval_sec, 1.0))
-        wall, steady = _watch_clock(wall, steady)
-
-
-def _tell_swept(swept: Swept) -> None:
-    if swept.expired:
-        log.warning("leases_expired", attempts=swept.expired)
-    if swept.stalled:
-        log.warning("tasks_stalled", tasks=swept.stalled, detail="GET /tasks?stalled=true lists them")
-    for fired in swept.schedules:
-        told = {"plan": fired.plan, "reference": fired.reference, "at": fired.fire_at}
-        if fired.refused is None:
-            log.info("schedule_fired", **told)
-        else:
-            log.error("schedule_refused", **told, detail=fired.refused)
-
-
-def _watch_clock(wall: float, steady: float) -> tuple[float, float]:
-    """Log a jump of the wall clock: leases and backoffs run by it, so that they end earlier or later than meant."""
-    wall_now, steady_now = time.time(), time.monotonic()
-    jump_sec = (wall_now - wall) - (steady_now - steady)
-    if abs(jump_sec) > CLOCK_JUMP_SEC:
-        log.warning(
-            "clock_jumped",
-            by_sec=round(jump_sec, 1),
-            detail="leases and retries that were due in between are due now, or as much later; nothing is lost",
-        )
-    return wall_now, steady_now

@@ -18,6 +18,7 @@ _READY: dict[str, Any] = {
         "database": {"type": "object"},
         "act": {"type": "object"},
         "relay": {"type": "object"},
+        "set_aside": {"type": "object"},
     },
 }
 

@@ -7,6 +7,7 @@ true, and takes the tasks out of what is ready, so that a pull does not step ove
 from __future__ import annotations
 
 from oms.sequencer.place import move_on
+from oms.sequencer.swept import Portion, Swept
 from oms.storage.jobs import lock_jobs
 from oms.storage.transaction import Change, Transaction
 from oms.storage.windows import closed_tasks
@@ -14,16 +15,18 @@ from oms.storage.windows import closed_tasks
 BATCH = 500
 
 
-def close_windows(tx: Transaction) -> bool:
-    """Move up to `BATCH` tasks on whose window is over; tell whether there may be more.
+def close_windows(tx: Transaction, portion: Portion) -> Swept:
+    """Move up to `BATCH` tasks on whose window is over.
 
     One whose lane is open again by now is ready at its old place.
     """
-    closed = closed_tasks(tx, limit=BATCH)
+    limit = portion.at_most(BATCH)
+    closed = closed_tasks(tx, limit=limit, without=portion.without)
+    portion.taken += [task.job_id for task in closed]
     lock_jobs(tx, sorted({task.job_id for task in closed}))
     for task in closed:
         move_on(tx, tx.jobs[task.job_id], task)
         tx.task_changed(task, Change.PLACE)
         if task.ready:
             tx.woken[task.lane] += 1
-    return len(closed) == BATCH
+    return Swept(more=len(closed) == limit)

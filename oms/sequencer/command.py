@@ -21,6 +21,7 @@ class Command:
         may_wait: a pull that waits when its lane has nothing.
         over: it must not wait (any more): its time is up, its client is gone, or the service ends.
         has_waited: it waited before, and goes on at its old place.
+        is_logged: a fault of ours in it is logged here; else whoever asked for it does that.
         tries: how often it found what it is about in another transaction's hands and came again.
     """
 
@@ -30,6 +31,7 @@ class Command:
     may_wait: bool = False
     over: bool = False
     has_waited: bool = False
+    is_logged: bool = True
     tries: int = 0
 
     def answer(self, result: list[Any] | Exception) -> bool:

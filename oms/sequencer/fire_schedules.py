@@ -6,13 +6,14 @@ crash before the commit leaves it to whoever comes next; so it happens once, ove
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from act.contract import format_time_ms
 from oms.domain.errors import OmsError
 from oms.domain.schedule import Schedule
 from oms.sequencer.backup import OMS
 from oms.sequencer.start import Start, start
+from oms.sequencer.swept import Fired, Portion, Swept
 from oms.storage.plans import in_force_of
 from oms.storage.schedules import KeptSchedule, due_schedules, move_schedule
 from oms.storage.transaction import Transaction
@@ -22,31 +23,18 @@ MAX_REFERENCE = 200
 TOO_LONG = f"With the date in it the reference is longer than {MAX_REFERENCE} characters; shorten it in the plan."
 
 
-@dataclass(frozen=True, slots=True)
-class Fired:
-    """A schedule that fired.
-
-    Attributes:
-        plan: whose job it starts.
-        reference: of that job.
-        fire_at: for which moment, RFC 3339.
-        refused: why there is no such job; None where there is.
-    """
-
-    plan: str
-    reference: str
-    fire_at: str
-    refused: str | None
-
-
-def fire_schedules(tx: Transaction) -> list[Fired]:
+def fire_schedules(tx: Transaction, portion: Portion) -> Swept:
     """Fire up to `BATCH` schedules that are due; a job that cannot be started stops none of the others.
 
     Of what was missed while no tower was there, the latest fire is made up, and those before it are not.
     """
-    due = due_schedules(tx, limit=BATCH)
-    if not due:
-        return []
+    limit = portion.at_most(BATCH)
+    due = due_schedules(tx, limit=limit, without=portion.without)
+    portion.taken += [kept.plan for kept in due]
+    return Swept(schedules=_fire_all(tx, due) if due else [], more=len(due) == limit)
+
+
+def _fire_all(tx: Transaction, due: Sequence[KeptSchedule]) -> list[Fired]:
     tx.trace = None
     versions = in_force_of(tx, (kept.plan for kept in due))
     wishes = [wish for kept in due if (wish := _fire(tx, kept, versions.get(kept.plan))) is not None]

@@ -10,20 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from oms.sequencer.place import move_on
+from oms.sequencer.swept import Portion, Swept
 from oms.storage.batches import keep_batch, lanes_with_batches, lock_batch, newest_due_ms, ready_count, waiting_tasks
 from oms.storage.jobs import lock_jobs
+from oms.storage.set_aside import Due
 from oms.storage.transaction import Change, Transaction
 
 BATCH = 1_000
 """How many tasks one transaction looks at: as many as one pull can take."""
 
 
-def open_batches(tx: Transaction) -> bool:
-    """Look at up to `BATCH` tasks whose batch has come, in all lanes; tell whether there may be more."""
+def open_batches(tx: Transaction, portion: Portion) -> Swept:
+    """Look at up to `BATCH` tasks whose batch has come, in all lanes."""
     lanes = lanes_with_batches(tx)
-    share = max(1, BATCH // max(1, len(lanes)))
-    looked_at = [open_batch(tx, lane, limit=share) for lane in lanes]
-    return share in looked_at
+    share = max(1, portion.at_most(BATCH) // max(1, len(lanes)))
+    more = False
+    for lane in lanes:
+        more = open_batch(tx, lane, portion, limit=share) == share or more
+        if len(portion.taken) == portion.limit:
+            break
+    return Swept(more=more)
 
 
 def open_polled(tx: Transaction, lanes: Iterable[str]) -> None:
@@ -32,10 +38,10 @@ def open_polled(tx: Transaction, lanes: Iterable[str]) -> None:
     Of lanes without batches it costs nothing. Those of plans that only another tower has met so far, the sweep opens.
     """
     for lane in sorted(tx.plans.batch_lanes.intersection(lanes)):
-        open_batch(tx, lane)
+        open_batch(tx, lane, Portion(tx.set_aside.keys(Due.BATCH, tx.now_ms)))
 
 
-def open_batch(tx: Transaction, lane: str, *, limit: int = BATCH) -> int:
+def open_batch(tx: Transaction, lane: str, portion: Portion, *, limit: int = BATCH) -> int:
     """Look at up to ``limit`` tasks of a lane whose batch has come; return how many there were."""
     newest_ms = newest_due_ms(tx, lane)
     if newest_ms is None:
@@ -47,7 +53,8 @@ def open_batch(tx: Transaction, lane: str, *, limit: int = BATCH) -> int:
     if newest_ms > batch.opened_at:
         batch.opened_at = newest_ms
         batch.taken = ready_count(tx, lane)  # what nobody took since the last one counts
-    waiting = waiting_tasks(tx, batch, limit=limit)
+    waiting = waiting_tasks(tx, batch, limit=limit, without=portion.without)
+    portion.taken += [task.job_id for task in waiting]
     lock_jobs(tx, sorted({task.job_id for task in waiting}))
     for task in waiting:
         assert task.batch_at is not None

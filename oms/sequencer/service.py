@@ -19,6 +19,8 @@ from oms.storage.store import Store
 
 V = TypeVar("V")
 
+MAX_SET_ASIDE_SHOWN = 20
+
 
 class BrokerHealth(Protocol):
     """Whatever can say how a broker's connection goes."""
@@ -91,6 +93,24 @@ class Service:
             "relay": outbox,
             "rabbitmq": None if self.broker is None else self.broker.health,
             "waiting_pulls": self.writer.parked,
+            "set_aside": self._set_aside(),
+        }
+
+    def _set_aside(self) -> dict[str, Any]:
+        entries = self.store.set_aside.entries
+        return {
+            "count": len(entries),
+            "items": [
+                {
+                    "what": entry.what,
+                    "of": entry.of,
+                    "tries": entry.tries,
+                    "error": entry.error,
+                    "since": format_time_ms(entry.since),
+                    "again_at": format_time_ms(entry.again_at),
+                }
+                for entry in entries[:MAX_SET_ASIDE_SHOWN]
+            ],
         }
 
     def _outbox(self) -> dict[str, Any]:

@@ -1,33 +1,36 @@
-"""The sweeper: what is due by the clock, done in small bounded batches.
+"""The sweep: what is due by the clock, done in small bounded batches.
 
-It is on by default and safe to run from anywhere, any number of times: everything it does, it does under the
-same locks and rules as the workers' own calls.
+It is safe to run from anywhere, any number of times: everything it does, it does under the same locks and rules as the
+workers' own calls. What of it fails is found, and left alone, by `oms.sequencer.sweeper`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from act.contract import format_time_ms
-from oms.domain.task import NEVER_MS, Act
-from oms.sequencer.backup import OMS
+from oms.domain.task import NEVER_MS
 from oms.sequencer.close_windows import close_windows
-from oms.sequencer.fail import end_attempt
-from oms.sequencer.fire_schedules import BATCH as FIRES
-from oms.sequencer.fire_schedules import Fired, fire_schedules
+from oms.sequencer.expire_leases import expire_leases
+from oms.sequencer.fire_schedules import fire_schedules
 from oms.sequencer.open_batches import open_batches
+from oms.sequencer.swept import Portion, Swept
 from oms.sequencer.tell_stalled import tell_stalled
 from oms.sequencer.timers import fire_timers
-from oms.storage.jobs import lock_jobs
 from oms.storage.schedules import next_fire_ms
-from oms.storage.tasks import expired_tasks, next_due_ms, wake_due
+from oms.storage.set_aside import Due, Key
+from oms.storage.tasks import next_due_ms, wake_due
 from oms.storage.timers import next_timer_ms
 from oms.storage.transaction import Transaction
 
-BATCH = 500
-MAX_FIRED = 100
-"""Each may begin many tasks."""
+PARTS: dict[Due, Callable[[Transaction, Portion], Swept]] = {
+    Due.LEASE: expire_leases,
+    Due.WINDOW: close_windows,
+    Due.BATCH: open_batches,
+    Due.STALL: tell_stalled,
+    Due.SCHEDULE: fire_schedules,
+    Due.TIMER: fire_timers,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,70 +38,42 @@ class Sweep:
     """Look for what is due now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What was found.
+@dataclass(slots=True)
+class SweepOne:
+    """Look for one thing of a kind that is due now.
 
     Attributes:
-        expired: attempts that were taken back.
-        stalled: tasks that had been queued for too long.
-        schedules: those whose time had come.
-        fired: timers that were due in jobs.
-        more: a batch was full: there may be more to do at once.
-        next_due_ms: when something will be due again; None when nothing will.
+        what: the kind.
+        taken: whose thing it was, at most one: known also where it fails.
+        now_ms: when that was.
     """
 
-    expired: int
-    stalled: int
-    schedules: list[Fired]
-    fired: int
-    more: bool
-    next_due_ms: int | None
+    what: Due
+    taken: list[Key] = field(default_factory=list)
+    now_ms: int = 0
 
 
 def sweep(tx: Transaction, wishes: Sequence[Sweep]) -> list[Swept]:
     """Wake every waiting task that is due, and do the rest of what is due, of each kind up to a batch."""
     wake_due(tx)
     tx.trace = None
-    expired = _expire(tx)
-    closed_more = close_windows(tx)
-    opened_more = open_batches(tx)
-    stalled, stalled_more = tell_stalled(tx)
-    schedules = fire_schedules(tx)
-    fired = fire_timers(tx, limit=MAX_FIRED)
+    swept = Swept(tried_again=tuple(tx.set_aside.over(tx.now_ms)))
+    for what, part in PARTS.items():
+        swept += part(tx, Portion(tx.set_aside.keys(what, tx.now_ms)))
     tx.flush()
-    full = expired == BATCH or fired == MAX_FIRED or len(schedules) == FIRES
-    swept = Swept(
-        expired=expired,
-        stalled=stalled,
-        schedules=schedules,
-        fired=fired,
-        more=full or closed_more or opened_more or stalled_more,
-        next_due_ms=_next_due_ms(tx),
-    )
-    return [swept] * len(wishes)
+    return [swept + Swept(next_due_ms=_next_due_ms(tx))] * len(wishes)
 
 
-def _expire(tx: Transaction) -> int:
-    """Take back up to `BATCH` attempts whose lease has run out; return how many."""
-    expired = expired_tasks(tx, limit=BATCH)
-    lock_jobs(tx, sorted({task.job_id for task in expired}))
-    for task in expired:
-        assert task.lease_expires_at is not None
-        lease_ended_at = format_time_ms(task.lease_expires_at)
-        task.error = f"no sign of life from {task.worker or 'its worker'} until {lease_ended_at}"
-        task.error_type = "lease_expired"
-        task.output_hmac = None
-        end_attempt(
-            tx,
-            task,
-            tx.jobs[task.job_id],
-            Act.EXPIRE,
-            retryable=True,
-            actor=OMS,
-            detail={"lease_expires_at": lease_ended_at},
-        )
-    return len(expired)
+def sweep_one(tx: Transaction, wishes: Sequence[SweepOne]) -> list[Swept]:
+    """Do the first thing of each wish's kind that is due; ``more``: there was one."""
+    tx.trace = None
+    found = []
+    for wish in wishes:
+        wish.now_ms, wish.taken = tx.now_ms, []
+        tried_again = tuple(entry for entry in tx.set_aside.over(tx.now_ms) if entry.what is wish.what)
+        portion = Portion(tx.set_aside.keys(wish.what, tx.now_ms), limit=1, taken=wish.taken)
+        found.append(Swept(tried_again=tried_again) + PARTS[wish.what](tx, portion))
+    return found
 
 
 def _next_due_ms(tx: Transaction) -> int | None:

@@ -8,6 +8,7 @@ from oms.sequencer.backup import OMS, backup_of, go_to_backup
 from oms.sequencer.events import record_task
 from oms.sequencer.lanes import calendar_of, declaring_plan
 from oms.sequencer.place import clock_of
+from oms.sequencer.swept import Portion, Swept
 from oms.storage.jobs import lock_jobs
 from oms.storage.lane_pauses import paused_lanes, pauses_of
 from oms.storage.stalls import stalled_tasks, stalling_lanes
@@ -16,8 +17,8 @@ from oms.storage.transaction import Change, Transaction
 BATCH = 500
 
 
-def tell_stalled(tx: Transaction) -> tuple[int, bool]:
-    """Look at up to `BATCH` tasks that may have stalled; return how many have, and whether there may be more.
+def tell_stalled(tx: Transaction, portion: Portion) -> Swept:
+    """Look at up to `BATCH` tasks that may have stalled.
 
     A paused lane is not open: nothing stalls in it. After the pause each task is looked at once more and gets the time
     that it has left.
@@ -26,14 +27,17 @@ def tell_stalled(tx: Transaction) -> tuple[int, bool]:
     if due:
         paused = paused_lanes(tx, due)
         due = [lane for lane in due if lane not in paused]
-    share = max(1, BATCH // max(1, len(due)))
+    share = max(1, portion.at_most(BATCH) // max(1, len(due)))
     stalled, more = 0, False
     for lane in due:
-        tasks = stalled_tasks(tx, lane, limit=share)
+        tasks = stalled_tasks(tx, lane, limit=share, without=portion.without)
+        portion.taken += [task.job_id for task in tasks]
         more = more or len(tasks) == share
         lock_jobs(tx, sorted({task.job_id for task in tasks}))
         stalled += sum(_tell(tx, tx.jobs[task.job_id], task) for task in tasks)
-    return stalled, more
+        if len(portion.taken) == portion.limit:
+            break
+    return Swept(stalled=stalled, more=more)
 
 
 def _tell(tx: Transaction, job: Job, task: Task) -> bool:

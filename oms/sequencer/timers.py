@@ -11,20 +11,25 @@ from oms.sequencer.advance import flow_of
 from oms.sequencer.cancel import cancel_job
 from oms.sequencer.ground import CANCEL_TIMER, Cause
 from oms.sequencer.standing import is_over
+from oms.sequencer.swept import Portion, Swept
 from oms.storage.jobs import lock_named_jobs, peek_job, peek_outputs
 from oms.storage.runs import runs_of
 from oms.storage.timers import Timer, due_timers, take_timers
 from oms.storage.transaction import Transaction
 
+BATCH = 100
+"""Each may begin many tasks."""
 ACTOR = "oms"
 NO_USE = "the job of which it is a step has no use for it any more"
 
 
-def fire_timers(tx: Transaction, *, limit: int) -> int:
-    """Do what up to ``limit`` timers are for; return how many there were. Of a job that others hold, they stay."""
-    due = due_timers(tx, limit=limit)
+def fire_timers(tx: Transaction, portion: Portion) -> Swept:
+    """Do what up to `BATCH` timers are for. Of a job that others hold, they stay."""
+    limit = portion.at_most(BATCH)
+    due = due_timers(tx, limit=limit, without=portion.without)
     if not due:
-        return 0
+        return Swept()
+    portion.taken += [timer.job_id for timer in due]
     lock_named_jobs(tx, sorted({timer.job_id for timer in due}))
     ours = [timer for timer in due if timer.job_id not in tx.busy_jobs]
     take_timers(tx, ours)  # before they are fired, which may set them anew
@@ -32,7 +37,7 @@ def fire_timers(tx: Transaction, *, limit: int) -> int:
         job = tx.jobs.get(timer.job_id)
         if job is not None and not job.is_erased:
             _fire(tx, job, timer)
-    return len(ours)
+    return Swept(fired=len(ours), more=len(ours) == limit)
 
 
 def _fire(tx: Transaction, job: Job, timer: Timer) -> None:

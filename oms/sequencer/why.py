@@ -49,7 +49,9 @@ def why_view(
     task = task_of_row(row)
     job = job_of_row(connection.execute(select(jobs).where(jobs.c.job_id == task.job_id)).one())
     # It only looks, and nothing is ever flushed: so it can ask what the verbs would be told.
-    tx = Transaction(connection, store.dialect, store.plans, now_ms, random_bytes=bytes, random_unit=float)
+    tx = Transaction(
+        connection, store.dialect, store.plans, store.set_aside, now_ms, random_bytes=bytes, random_unit=float
+    )
     tx.jobs[job.job_id], tx.tasks[task.task_id] = job, task
     return _shown(task, why(_facts(tx, task, job, waited_for)))
 

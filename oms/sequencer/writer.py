@@ -121,13 +121,15 @@ class Writer:
         """The lanes in which pulls wait."""
         return self._waiting.lanes
 
-    async def run_each(self, verb: Verb[W, R], wishes: Sequence[W]) -> list[R]:
+    async def run_each(self, verb: Verb[W, R], wishes: Sequence[W], *, is_logged: bool = True) -> list[R]:
         """Run ``verb`` on ``wishes`` in one transaction; return each answer or refusal in its place, once on disk.
+
+        ``is_logged``: False where the caller logs what is raised by a fault of ours.
 
         Raises:
             UnavailableError: the database cannot take it now; nothing was changed.
         """
-        return await self._submit(Command(verb, wishes, self._future()))
+        return await self._submit(Command(verb, wishes, self._future(), is_logged=is_logged))
 
     async def run(self, verb: Verb[W, R | OmsError], wish: W) -> R:
         """Run ``verb`` on one wish; return its answer, once on disk.
@@ -253,7 +255,8 @@ class Writer:
                     for command in commands:
                         self._run(number, [command])
                 else:
-                    log.exception("command_failed", verb=commands[0].verb.__name__)
+                    if commands[0].is_logged:
+                        log.exception("command_failed", verb=commands[0].verb.__name__)
                     self._tell([(commands[0], error)])
             return
 

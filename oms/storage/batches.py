@@ -9,9 +9,10 @@ from sqlalchemy import Select, bindparam, exists, func, insert, literal_column, 
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Task
+from oms.storage.set_aside import Key
 from oms.storage.tables import BATCHED, READY, batches, tasks
 from oms.storage.tasks import task_of_row
-from oms.storage.transaction import Transaction, job_is_free
+from oms.storage.transaction import Transaction, job_is_free, left_alone
 
 MAX_COUNTED = 1_000_000
 """No batch holds more."""
@@ -68,11 +69,11 @@ _READY = select(literal_column("1")).where(_IS_THIS, READY).limit(bindparam("lim
 _COUNT_READY = Prepared(select(func.count()).select_from(_READY), ["this_lane", "limit"])
 _WAITING = Prepared(
     select(tasks)
-    .where(BATCHED, _IS_THIS, tasks.c.batch_at <= bindparam("opened"), job_is_free())
+    .where(BATCHED, _IS_THIS, tasks.c.batch_at <= bindparam("opened"), ~left_alone(tasks.c.job_id), job_is_free())
     .order_by(tasks.c.priority.desc(), tasks.c.batch_at, tasks.c.task_id)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True),
-    ["this_lane", "opened", "limit"],
+    ["this_lane", "opened", "without", "limit"],
 )
 
 
@@ -129,10 +130,10 @@ def ready_count(tx: Transaction, lane: str) -> int:
     return count
 
 
-def waiting_tasks(tx: Transaction, batch: Batch, *, limit: int) -> Sequence[Task]:
-    """Return up to ``limit`` tasks that wait for a batch, in the lane's order.
+def waiting_tasks(tx: Transaction, batch: Batch, *, limit: int, without: Sequence[Key]) -> Sequence[Task]:
+    """Return up to ``limit`` tasks that wait for a batch, in the lane's order, without those of some jobs.
 
-    Those that another transaction works on are left out.
+    Those that another transaction works on are left out, too.
     """
-    rows = _WAITING.rows(tx.connection, batch.lane, batch.opened_at, limit)
+    rows = _WAITING.rows(tx.connection, batch.lane, batch.opened_at, tx.dialect.list_parameter(list(without)), limit)
     return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in rows]

@@ -9,17 +9,18 @@ from sqlalchemy import Connection, bindparam, delete, insert, literal_column, se
 
 from hmskit.prepared import Prepared
 from oms.domain.schedule import Schedule
+from oms.storage.set_aside import Key
 from oms.storage.tables import schedules
-from oms.storage.transaction import Transaction
+from oms.storage.transaction import Transaction, left_alone
 
 _OF_PLAN = (schedules.c.plan == bindparam("this_plan"), schedules.c.number == bindparam("this_number"))
 _DUE = Prepared(
     select(schedules)
-    .where(schedules.c.next_at <= bindparam("now"))
+    .where(schedules.c.next_at <= bindparam("now"), ~left_alone(schedules.c.plan))
     .order_by(schedules.c.next_at)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True),
-    ["now", "limit"],
+    ["now", "without", "limit"],
 )
 _MOVE = Prepared(
     update(schedules).where(*_OF_PLAN).values(next_at=bindparam("next")), ["next", "this_plan", "this_number"]
@@ -67,9 +68,13 @@ def keep_schedules(tx: Transaction, plan: str, wanted: Sequence[tuple[str, str, 
         tx.connection.execute(insert(schedules), [asdict(schedule) for schedule in after])
 
 
-def due_schedules(tx: Transaction, *, limit: int) -> list[KeptSchedule]:
-    """Return, and lock, up to ``limit`` schedules that fire by now; those that another tower has are left out."""
-    return [KeptSchedule(*row) for row in _DUE.rows(tx.connection, tx.now_ms, limit)]
+def due_schedules(tx: Transaction, *, limit: int, without: Sequence[Key]) -> list[KeptSchedule]:
+    """Return, and lock, up to ``limit`` schedules that fire by now, without those of some plans.
+
+    Those that another tower has are left out, too.
+    """
+    rows = _DUE.rows(tx.connection, tx.now_ms, tx.dialect.list_parameter(list(without)), limit)
+    return [KeptSchedule(*row) for row in rows]
 
 
 def move_schedule(tx: Transaction, schedule: KeptSchedule, *, next_at: int) -> None:

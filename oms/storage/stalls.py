@@ -8,9 +8,10 @@ from sqlalchemy import Integer, Select, bindparam, literal_column, select
 
 from hmskit.prepared import Prepared
 from oms.domain.task import Task
+from oms.storage.set_aside import Key
 from oms.storage.tables import STALLING, tasks
 from oms.storage.tasks import task_of_row
-from oms.storage.transaction import Transaction, job_is_free
+from oms.storage.transaction import Transaction, job_is_free, left_alone
 
 _ONE = literal_column("1", Integer())
 
@@ -29,11 +30,17 @@ def _lanes() -> Select[tuple[str, int]]:
 _LANES = Prepared(_lanes(), [])
 _STALLED = Prepared(
     select(tasks)
-    .where(STALLING, tasks.c.lane == bindparam("this_lane"), tasks.c.stalls_at <= bindparam("now"), job_is_free())
+    .where(
+        STALLING,
+        tasks.c.lane == bindparam("this_lane"),
+        tasks.c.stalls_at <= bindparam("now"),
+        ~left_alone(tasks.c.job_id),
+        job_is_free(),
+    )
     .order_by(tasks.c.stalls_at)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True),
-    ["this_lane", "now", "limit"],
+    ["this_lane", "now", "without", "limit"],
 )
 
 
@@ -43,8 +50,11 @@ def stalling_lanes(tx: Transaction) -> list[tuple[str, int]]:
     return [tuple(row) for row in _LANES.rows(tx.connection)]
 
 
-def stalled_tasks(tx: Transaction, lane: str, *, limit: int) -> Sequence[Task]:
-    """Return up to ``limit`` tasks of a lane that have stalled by now if it was never paused, the longest ago first."""
+def stalled_tasks(tx: Transaction, lane: str, *, limit: int, without: Sequence[Key]) -> Sequence[Task]:
+    """Return up to ``limit`` tasks of a lane that have stalled by now if it was never paused, the longest ago first.
+
+    Those of the jobs ``without`` are left out.
+    """
     tx.flush_tasks()
-    rows = _STALLED.rows(tx.connection, lane, tx.now_ms, limit)
+    rows = _STALLED.rows(tx.connection, lane, tx.now_ms, tx.dialect.list_parameter(list(without)), limit)
     return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in rows]

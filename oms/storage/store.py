@@ -18,6 +18,7 @@ from hmskit.database import CannotOpenError, may_run_again, why_unavailable
 from oms.domain.errors import UnavailableError
 from oms.storage.database import Database
 from oms.storage.plan_cache import PlanCache
+from oms.storage.set_aside import SetAside
 from oms.storage.sqlite import open_file
 from oms.storage.tables import SCHEMA_REVISION
 from oms.storage.transaction import Transaction
@@ -37,6 +38,7 @@ class Store:
 
     Attributes:
         plans: the compiled plans.
+        set_aside: what this tower could not handle when it was due.
         writers: how many connections may write at once, each in a thread of its own.
         is_shared: other processes may use the database, too.
         warning: what an operator should know of this database's engine; None where all is well.
@@ -50,6 +52,7 @@ class Store:
         self.is_shared = database.dialect.is_shared
         self.warning = database.warning
         self.plans = PlanCache()
+        self.set_aside = SetAside()
         self._database = database
         self._must_scrub = False
         # Where many write at once, each adds to rows of its own; that two share one costs them a wait, no more.
@@ -85,6 +88,7 @@ class Store:
                     connection=connection,
                     dialect=self.dialect,
                     plans=self.plans,
+                    set_aside=self.set_aside,
                     now_ms=self.dialect.now_ms(connection) if now_ms is None else now_ms,
                     random_bytes=os.urandom,
                     random_unit=random.random,

@@ -24,9 +24,10 @@ from sqlalchemy import (
 from hmskit.prepared import Prepared
 from oms.domain.task import Act, Task, TaskStatus
 from oms.storage.jobs import lock_jobs_of_tasks
+from oms.storage.set_aside import Key
 from oms.storage.statements import is_open
 from oms.storage.tables import CLOSING, LIVE, READY, RUNNING, WAITING, tasks, workers
-from oms.storage.transaction import Change, Dialect, Transaction, in_list, in_rows, job_is_free
+from oms.storage.transaction import Change, Dialect, Transaction, in_list, in_rows, job_is_free, left_alone
 
 _STATUS = {status.value: status for status in TaskStatus}
 _ACT = {act.value: act for act in Act}
@@ -44,11 +45,11 @@ _WAKE = Prepared(
 _EXPIRED = Prepared(
     select(tasks)
     # What another transaction works on shows a sign of life.
-    .where(RUNNING, tasks.c.lease_expires_at <= bindparam("now"), job_is_free())
+    .where(RUNNING, tasks.c.lease_expires_at <= bindparam("now"), ~left_alone(tasks.c.job_id), job_is_free())
     .order_by(tasks.c.lease_expires_at)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True),
-    ["now", "limit"],
+    ["now", "without", "limit"],
 )
 
 
@@ -260,10 +261,13 @@ def wake_due(tx: Transaction) -> None:
             tx.tasks[task_id].ready = True
 
 
-def expired_tasks(tx: Transaction, *, limit: int) -> list[Task]:
-    """Return up to ``limit`` running tasks whose lease has run out, the longest ago first."""
+def expired_tasks(tx: Transaction, *, limit: int, without: Sequence[Key]) -> list[Task]:
+    """Return up to ``limit`` running tasks whose lease has run out, the longest ago first.
+
+    Those of the jobs ``without`` are left out.
+    """
     tx.flush_tasks()
-    rows = _EXPIRED.rows(tx.connection, tx.now_ms, limit)
+    rows = _EXPIRED.rows(tx.connection, tx.now_ms, tx.dialect.list_parameter(list(without)), limit)
     return [tx.tasks.setdefault(row[0], task_of_row(row)) for row in rows]
 
 

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, delete, select
 
 from hmskit.prepared import Prepared, insert_rows
+from oms.storage.set_aside import Key
 from oms.storage.tables import timers
-from oms.storage.transaction import Transaction, in_list, in_rows
+from oms.storage.transaction import Transaction, in_list, in_rows, left_alone
 
 _ADD = insert_rows(timers, ["due_at", "job_id", "path", "kind"])
 _DUE = Prepared(
     select(timers.c.id, timers.c.job_id, timers.c.path, timers.c.kind)
-    .where(timers.c.due_at <= bindparam("now"))
+    .where(timers.c.due_at <= bindparam("now"), ~left_alone(timers.c.job_id))
     .order_by(timers.c.due_at, timers.c.id)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True),
-    ["now", "limit"],
+    ["now", "without", "limit"],
 )
 _TAKE = Prepared(delete(timers).where(in_list(timers.c.id, bindparam("ids"))), ["ids"])
 _OF_PLACE = select(timers.c.id).where(
@@ -54,9 +55,13 @@ def add_timer(tx: Transaction, *, due_at: int, job_id: int, path: str, kind: str
     tx.due_now = tx.due_now or due_at <= tx.now_ms
 
 
-def due_timers(tx: Transaction, *, limit: int) -> list[Timer]:
-    """Return up to ``limit`` timers whose time has come, the longest ago first; those that others look at stay out."""
-    return [Timer(*row) for row in _DUE.rows(tx.connection, tx.now_ms, limit)]
+def due_timers(tx: Transaction, *, limit: int, without: Sequence[Key]) -> list[Timer]:
+    """Return up to ``limit`` timers whose time has come, the longest ago first, without those of some jobs.
+
+    Those that others look at are left out, too.
+    """
+    rows = _DUE.rows(tx.connection, tx.now_ms, tx.dialect.list_parameter(list(without)), limit)
+    return [Timer(*row) for row in rows]
 
 
 def take_timers(tx: Transaction, taken: Sequence[Timer]) -> None:

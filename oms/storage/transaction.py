@@ -13,7 +13,7 @@ from enum import IntEnum
 from operator import attrgetter
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, FunctionElement
+from sqlalchemy import Column, Connection, FunctionElement, bindparam
 from sqlalchemy.types import NullType
 
 from hmskit.prepared import Prepared, in_one_go, insert_rows, update_rows
@@ -23,6 +23,7 @@ from oms.domain.stall import Pause
 from oms.domain.task import FINISHED, Job, Task, TaskStatus
 from oms.storage.control_rows import write_controls
 from oms.storage.plan_cache import PlanCache
+from oms.storage.set_aside import SetAside
 from oms.storage.tables import jobs, outbox, tasks
 
 
@@ -75,6 +76,11 @@ class job_is_free(FunctionElement[Any]):  # noqa: N801 - reads as SQL
     type = NullType()
     inherit_cache = True
     name = "job_is_free"
+
+
+def left_alone(column: Column[Any]) -> in_list:
+    """Return the condition that a column is one of the list ``without``: of whose things nothing is done now."""
+    return in_list(column, bindparam("without"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,7 @@ class Transaction:
         connection: with the transaction begun.
         dialect: what differs by database.
         plans: the compiled plans.
+        set_aside: what this tower could not handle when it was due.
         now_ms: the one clock of this transaction.
         random_bytes: gives that many bytes that nobody can guess.
         random_unit: gives a number from 0 to below 1.
@@ -229,6 +236,7 @@ class Transaction:
     connection: Connection
     dialect: Dialect
     plans: PlanCache
+    set_aside: SetAside
     now_ms: int
     random_bytes: Callable[[int], bytes]
     random_unit: Callable[[], float]

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from oms.app import _watch_clock
+from oms.sequencer.sweeper import _watch_clock
 from tests.database import Database
 from tests.faults.services import ROOT, Served, free_port, serving, until, wait_until
 from tests.oms.fold import check_places, fold

@@ -35,7 +35,8 @@ from oms.sequencer.reroute import Reroute, Rerouted, reroute
 from oms.sequencer.retry import Retry, retry
 from oms.sequencer.service import Service
 from oms.sequencer.start import Start, Started, start
-from oms.sequencer.sweep import Sweep, Swept, sweep
+from oms.sequencer.sweep import Sweep, sweep
+from oms.sequencer.swept import Swept
 from oms.sequencer.views import job_view, lanes_view, task_view
 from oms.sequencer.wishes import TaskAnswer
 from oms.sequencer.writer import Verb, Writer

@@ -17,6 +17,7 @@ from oms.sequencer.pause import Pause, Resume, pause, resume
 from oms.sequencer.pull import Pull
 from oms.sequencer.start import Start, start
 from oms.sequencer.sweep import Sweep, sweep
+from oms.sequencer.swept import Portion
 from oms.storage import batches, tasks
 from oms.storage.store import open_store
 from oms.storage.tables import tasks as task_table
@@ -353,7 +354,7 @@ def test_a_pull_while_another_tower_opens_the_batch_is_to_look_again(databases: 
         with one.transaction() as tx:
             sweep(tx, [Sweep()])
             with other.transaction() as second:
-                assert batches_module.open_batch(second, "external_print") == 0
+                assert batches_module.open_batch(second, "external_print", Portion([])) == 0
                 assert second.contended == {"external_print"}
         assert len(manifest(other)) == 2
         for store in stores:

@@ -323,13 +323,15 @@ def test_a_foreign_lane_that_has_lost_its_limit_stalls_nobody(desk: Tower, clock
 
 
 def test_a_backlog_of_tasks_that_may_stall_costs_a_sweep_nothing(desk: Tower, clock: Clock) -> None:
+    none = desk.store.dialect.list_parameter([])
+
     def cost() -> int:
         tidy(desk.store)
         with desk.store.connect_writer() as connection, connection.begin():
 
             def looks() -> None:
                 stalls._LANES.rows(connection)
-                stalls._STALLED.rows(connection, "robot", clock(), 500)
+                stalls._STALLED.rows(connection, "robot", clock(), none, 500)
 
             return steps_of(connection, looks)
 

@@ -108,7 +108,10 @@ def _explained(store: Store, prepared: Prepared, values: tuple[Any, ...]) -> lis
     [
         (lambda store: (store.dialect.claim, (1, "only", 5, False)), "ix_tasks_ready"),
         (_hot("_WAKE", 1), "ix_tasks_waiting"),
-        (_hot("_EXPIRED", 1, 5), "ix_tasks_leases"),
+        (
+            lambda store: (tasks_module._EXPIRED, (1, store.dialect.list_parameter([]), 5)),
+            "ix_tasks_leases",
+        ),
         (lambda store: (tasks_module._LOAD, (store.dialect.list_parameter([1]),)), "by its key"),
         (_hot("_NEXT_DUE"), "ix_tasks_waiting"),
         (lambda _store: (Prepared(outbox_module._PENDING, ["limit"]), (5,)), "ix_outbox_undelivered"),

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from oms import app as app_module
 from oms.domain.errors import StaleTokenError, UnavailableError
-from oms.sequencer import sweep as sweep_module
+from oms.sequencer import expire_leases as expire_module
+from oms.sequencer import sweeper as sweeper_module
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.heartbeat import Heartbeat, heartbeat
 from oms.sequencer.start import Start, start
@@ -116,7 +116,7 @@ def test_a_sweep_says_when_it_is_needed_next(tower: Tower, clock: Clock) -> None
 def test_a_sweep_takes_a_batch_and_the_longest_expired_first(
     tower: Tower, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_module, "BATCH", 3)
+    monkeypatch.setattr(expire_module, "BATCH", 3)
     for number in range(5):
         tower.start("single", f"T-{number}")
         tower.pull_one("only")
@@ -197,7 +197,7 @@ async def test_a_sweeper_goes_on_after_a_fault_of_ours_and_after_the_database_wa
         sweeps.append(None)
         return sweep(tx, wishes)
 
-    monkeypatch.setattr(app_module, "sweep", odd_sweep)
+    monkeypatch.setattr(sweeper_module, "sweep", odd_sweep)
     with capture_logs() as logs:
         async with running(site, sweep_interval_sec=0.01):
             await until(lambda: any(log["event"] == "sweep_failed" for log in logs), what="it says so")

@@ -295,12 +295,13 @@ async def test_a_long_poll_is_served_when_the_sweep_finds_a_lane_open_again(offi
 @pytest.mark.parametrize("statement", ["claim", "close"])
 def test_a_lane_with_hours_costs_the_same_with_a_large_backlog(office: Tower, clock: Clock, statement: str) -> None:
     """Waiting for the opening, and ready: neither is stepped over by a pull or a sweep that finds nothing to do."""
+    none = office.store.dialect.list_parameter([])
 
     def cost() -> int:
         tidy(office.store)
         with office.store.connect_writer() as connection, connection.begin():
             if statement == "close":
-                return steps_of(connection, lambda: windows._CLOSED.rows(connection, clock(), 500))
+                return steps_of(connection, lambda: windows._CLOSED.rows(connection, clock(), none, 500))
             claim = office.store.dialect.claim
             return steps_of(connection, lambda: claim.rows(connection, clock(), "clerk", 5, False))
 
