@@ -95,6 +95,7 @@ class Job:
         paused_state: what it was before it was paused.
         ending: how it will end once what was done is undone, as JSON; None while nothing is being undone.
         restarts: how often it was set to run again from an earlier activity.
+        needs_resume: of a paused job: somebody paused it, so that it goes on only when somebody resumes it.
     """
 
     job_id: int
@@ -117,6 +118,7 @@ class Job:
     paused_state: str | None = None
     ending: str | None = None
     restarts: int = 0
+    needs_resume: bool = False
 
     @property
     def name(self) -> str:

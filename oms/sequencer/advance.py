@@ -83,5 +83,5 @@ def reopen(tx: Transaction, job: Job, task: Task, cause: Cause) -> None:
     """Let a job that failed, or waits, because of a task go on; after `check_may_go_on`, and what was done to it."""
     if plan_of(tx, job).steps[task.position].on_failure is not OnFailure.PAUSE:
         flow_of(tx, job, cause).reopen(task.branch)
-    elif job.state is JobState.PAUSED and not in_the_way(tx, job):
+    elif job.state is JobState.PAUSED and not job.needs_resume and not in_the_way(tx, job):
         resume_job(tx, job, actor=cause.actor, detail={"by": cause.by})

@@ -268,7 +268,7 @@ class JobGround:
 
     def paused(self, failure: Failure) -> None:
         """Note that the job waits for somebody to decide about a task that has failed."""
-        pause_job(self._tx, self._job, actor="oms", detail={"by": "failure", **failure.detail})
+        pause_job(self._tx, self._job, actor="oms", detail={"by": "failure", **failure.detail}, needs_resume=False)
 
     def runs_again(self) -> None:
         """Note that the job, which had failed, goes on."""

@@ -35,7 +35,7 @@ class Resume:
 
 
 def pause(tx: Transaction, wishes: Sequence[Pause]) -> list[JobAnswer | OmsError]:
-    """Pause each job; one that is paused already stays so."""
+    """Pause each job; one that is paused already stays so, and waits for `resume` even if a failure had paused it."""
     lock_wished_jobs(tx, wishes)
     return each(tx, wishes, _pause_one)
 
@@ -49,7 +49,8 @@ def resume(tx: Transaction, wishes: Sequence[Resume]) -> list[JobAnswer | OmsErr
 def _pause_one(tx: Transaction, wish: Pause) -> JobAnswer:
     job = _unfinished(tx, wish.job_id)
     tx.trace = wish.trace
-    pause_job(tx, job, actor=wish.actor, detail={"reason": wish.reason} if wish.reason else {})
+    detail = {"reason": wish.reason} if wish.reason else {}
+    pause_job(tx, job, actor=wish.actor, detail=detail, needs_resume=True)
     return JobAnswer(job_id=job.name, state=job.state)
 
 
@@ -59,9 +60,10 @@ def _resume_one(tx: Transaction, wish: Resume) -> JobAnswer:
     if job.state is JobState.PAUSED:
         failed = in_the_way(tx, job)
         if failed:
+            then = "then resume it" if job.needs_resume else "and it goes on"
             raise ConflictError(
                 f"{failed[0].name} ({failed[0].activity}) has failed and stands in the way of {job.name}: POST /retry, "
-                "/reroute or /skip it, and the job goes on."
+                f"/reroute or /skip it, {then}."
             )
         resume_job(tx, job, actor=wish.actor, detail={"reason": wish.reason} if wish.reason else {})
     return JobAnswer(job_id=job.name, state=job.state)

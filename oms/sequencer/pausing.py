@@ -11,10 +11,18 @@ from oms.storage.tasks import live_tasks, move_task
 from oms.storage.transaction import Transaction
 
 
-def pause_job(tx: Transaction, job: Job, *, actor: str | None, detail: dict[str, Any]) -> None:
-    """Let a job hand out nothing until it is resumed; what runs may still be completed."""
+def pause_job(tx: Transaction, job: Job, *, actor: str | None, detail: dict[str, Any], needs_resume: bool) -> None:
+    """Let a job hand out nothing until it goes on; what runs may still be completed.
+
+    ``needs_resume``: somebody wants that, who is to resume it. Else a task has failed, and once somebody has seen to it
+    the job goes on by itself, unless somebody has paused it, too: before the failure, or after it.
+    """
     if job.state is JobState.PAUSED:
+        if needs_resume and not job.needs_resume:
+            job.needs_resume = True
+            record_job(tx, job, "paused", actor=actor, detail=detail)
         return
+    job.needs_resume = needs_resume
     job.paused_state, job.state, job.paused_at = job.state.value, JobState.PAUSED, tx.now_ms
     for task in live_tasks(tx, job.job_id):
         if task.status is TaskStatus.QUEUED:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration; a test holds it against the folder."""
 
 metadata = MetaData()
@@ -51,6 +51,7 @@ jobs = Table(
     Column("paused_state", String(12)),
     Column("ending", Text),
     Column("restarts", Integer, nullable=False, server_default=text("0")),
+    Column("needs_resume", Boolean, nullable=False, server_default=false()),
     # The reference leads: it is asked for alone, too.
     Index("ux_jobs_reference_plan", "reference", "plan", unique=True),
     Index("ix_jobs_plan", "plan", "job_id"),

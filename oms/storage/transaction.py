@@ -138,6 +138,7 @@ _JOB_STATE = (
     "paused_state",
     "ending",
     "restarts",
+    "needs_resume",
 )
 _TASK_STATE = (
     "status",

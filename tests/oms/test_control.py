@@ -171,6 +171,62 @@ def test_two_failures_are_both_to_be_seen_to(w: Walker) -> None:
     assert w.queued() == ["end"]
 
 
+def see_to(w: Walker, how: str) -> None:
+    """Do something about the task that has failed."""
+    if how == "retry":
+        w.retry("TASK-1")
+    elif how == "reroute":
+        w.reroute("TASK-1", "a")
+    else:
+        w.skip("TASK-1")
+
+
+@pytest.mark.parametrize("how", ["retry", "reroute", "skip"])
+@pytest.mark.parametrize("paused", ["before", "after"])
+def test_seeing_to_a_failure_takes_back_no_pause_of_a_managers(w: Walker, paused: str, how: str) -> None:
+    w.go(plan(act("one", on_failure="pause"), act("two", on_failure="pause")))
+    held = w.take("one")
+    if paused == "before":
+        w.pause()
+    w.fail(held, retryable=False)
+    if paused == "after":
+        w.pause()
+    assert (w.state(), last_event(w, "paused")["actor"]) == ("paused", "boss")
+    count = len(events(w.store))
+    assert w.pause().state == "paused"
+    assert len(events(w.store)) == count  # once is enough
+    with pytest.raises(ConflictError, match=r"TASK-1 .*, then resume it"):
+        w.resume()
+    see_to(w, how)
+    assert (w.state(), w.pull("a")) == ("paused", [])
+    assert told(w)[-1][2] != "resumed"
+    assert w.resume().state == "running"
+    assert last_event(w, "resumed")["actor"] == "boss"
+    if how != "skip":
+        w.do("one")
+    # It is over with the resume: the pause of the next failure is the failure's alone.
+    w.break_("two")
+    assert w.state() == "paused"
+    w.retry(w.last("two")["task_id"])
+    assert w.state() == "running"
+
+
+@pytest.mark.parametrize("end", ["restart", "undo"])
+def test_what_ends_a_pause_of_a_managers_otherwise_ends_it_wholly(w: Walker, end: str) -> None:
+    w.go(plan(act("one", undo=[act("back", on_failure="pause")]), act("two", on_failure="pause")))
+    w.do("one")
+    w.pause()
+    if end == "restart":
+        w.restart("two")
+        w.break_("two")
+    else:
+        w.cancel()
+        w.break_("back")
+    assert w.state() == "paused"
+    w.retry(w.tasks()[-1]["task_id"])
+    assert w.state() == "running"
+
+
 def test_a_failure_may_be_gone_on_without(w: Walker) -> None:
     w.go(plan(act("one", on_failure="continue"), act("two")))
     w.break_("one")
