@@ -19,8 +19,8 @@ from oms.domain.digest import canonical_json
 from oms.domain.errors import ConflictError
 from oms.domain.flow_failures import child_failed, no_signal, rounds_used_up, undecided
 from oms.domain.flow_reopen import Stopped, check_may_reopen, reopen
+from oms.domain.flow_share import Share
 from oms.domain.flow_start import (
-    MORE_TIMER,
     begin_block,
     begin_items,
     begin_round,
@@ -41,10 +41,6 @@ from oms.domain.run import (
 )
 from oms.domain.task import JobState
 
-MAX_ITEMS_BEGUN = 500
-"""So many items of ``for_each`` begin in one change at most: everybody else waits for its end."""
-
-
 MANY = 20
 """Of so many branches that are stopped at once, each one's rows are not looked for one by one."""
 
@@ -56,8 +52,7 @@ class Flow:
         self._plan = plan
         self._ground = ground
         self._queue: deque[Branch] = deque()
-        self._items_left = MAX_ITEMS_BEGUN
-        self._to_go_on_with: set[str] = set()
+        self._share = Share(ground)
 
     # What happens to a job.
 
@@ -102,10 +97,10 @@ class Flow:
         self._work()
 
     def begin_more(self, path: str) -> None:
-        """Begin further items of a ``for_each``: a change begins only so many."""
+        """Begin what an earlier transaction left: items of a ``for_each``, a ``repeat``'s round, a ``plan``'s job."""
         block = self._ground.block(path)
         if block is not None and block.state is RunState.RUNNING:
-            self._begin_items(block)
+            self._begin_more(block)
             self._work()
 
     def child_news(self, path: str, child_job: int, *, ended: JobState | None, output: dict[str, Any]) -> None:
@@ -146,8 +141,8 @@ class Flow:
         self._queue.extend(stopped.branches)
         for wait in stopped.waits:
             self._take_signal(wait)
-        for items in stopped.lists:
-            self._begin_items(items)
+        for block in stopped.lists:
+            self._begin_more(block)
         self._work()
 
     def cancel(self, ending: Ending) -> None:
@@ -177,7 +172,10 @@ class Flow:
             branch = self._queue.popleft()
             if branch.state is RunState.RUNNING:  # what went before may have stopped it
                 try:
-                    self._advance(branch)
+                    if branch.item is None or branch.position >= 0 or self._share.take():
+                        self._advance(branch)
+                    else:
+                        self._share.put_back(branch)
                 except ConditionError as error:
                     self._fail(branch, undecided(self._plan, branch, error))
                 except JobCannotStart as error:
@@ -211,6 +209,7 @@ class Flow:
         self._queue.extend(branches)
         match node:
             case ForEach():
+                self._share.noted(block.total)
                 self._begin_items(block)
             case Wait(signal=str()):
                 return self._take_signal(block, goes_on=False)
@@ -218,17 +217,39 @@ class Flow:
                 self._start_job(block, node)
         return False
 
+    def _begin_more(self, block: BlockRun) -> None:
+        match paths.block_at(self._plan, block.path):
+            case ForEach():
+                self._begin_items(block)
+            case Repeat() if block.begun == block.done:
+                self._begin_round(block)
+            case SubPlan() as node if block.child_job is None:
+                try:
+                    self._start_job(block, node)
+                except ConditionError as error:
+                    around = self._branch(paths.parent_of(block.path))
+                    self._fail(around, undecided(self._plan, around, error))
+                except JobCannotStart as error:
+                    self._fail(self._branch(paths.parent_of(block.path)), error.failure)
+
     def _begin_items(self, block: BlockRun) -> None:
         node = paths.block_at(self._plan, block.path)
         assert isinstance(node, ForEach)
-        begun, wanted = begin_items(self._ground, block, node, most=self._items_left)
-        self._items_left -= len(begun)
+        begun, wanted = begin_items(self._ground, block, node, most=self._share.left)
         self._queue.extend(begun)
-        if len(begun) < wanted and block.path not in self._to_go_on_with:
-            self._to_go_on_with.add(block.path)
-            self._ground.set_timer(block, MORE_TIMER, self._ground.now_ms)
+        if len(begun) < wanted:
+            self._share.later(block)
+
+    def _begin_round(self, block: BlockRun) -> None:
+        if self._share.take():
+            self._queue.append(begin_round(self._ground, block))
+        else:
+            self._share.later(block)
 
     def _start_job(self, block: BlockRun, node: SubPlan) -> None:
+        if not self._share.take():
+            self._share.later(block)
+            return
         try:
             self._ground.start_job(block, node)
         except (ConditionError, JobCannotStart):
@@ -298,7 +319,7 @@ class Flow:
         elif block.begun >= block.total:
             self._fail_block(block, rounds_used_up(block, node))
         else:
-            self._queue.append(begin_round(self._ground, block))
+            self._begin_round(block)
 
     def _end_block(self, block: BlockRun, output: str | None, *, goes_on: bool = True) -> None:
         """Take a block away, its output apart, and let the branch that it stands in go on."""

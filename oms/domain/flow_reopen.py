@@ -17,7 +17,7 @@ class Stopped:
     Attributes:
         branches: go to their next entry.
         waits: may have an event by now.
-        lists: blocks of which more items may begin.
+        lists: blocks in which more items, or the next round, may begin.
     """
 
     branches: list[Branch] = field(default_factory=list)
@@ -100,7 +100,7 @@ def _revive_block(ground: Ground, block: BlockRun, stopped: Stopped) -> None:
         _revive(ground, inner, stopped)
     for inner in ground.branches_of(block.path, RunState.FAILED):
         _listen(ground, inner)
-    if block.kind is BlockKind.FOR_EACH:
+    if block.kind in (BlockKind.FOR_EACH, BlockKind.REPEAT):
         stopped.lists.append(block)
 
 

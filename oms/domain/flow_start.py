@@ -12,7 +12,7 @@ from oms.domain.run import BlockKind, BlockRun, Branch, Ground, RunState
 WAIT_TIMER = "wait"
 MORE_TIMER = "more"
 CHILD_TIMER = "child"
-"""What a timer is for: a wait's time is up, more items may begin, there is news of a job that is a step."""
+"""What a timer is for: a wait's time is up, more of a block may begin, there is news of a job that is a step."""
 
 
 def begin_block(ground: Ground, branch: Branch, node: Block) -> tuple[BlockRun, list[Branch]] | None:
@@ -52,7 +52,8 @@ def begin_items(ground: Ground, block: BlockRun, node: ForEach, *, most: int) ->
     """Begin as many further items as may run, up to ``most``; return them, and how many may run."""
     free = (node.max_parallel or block.total) - (block.begun - block.done - block.failed)
     wanted = min(free, block.total - block.begun)
-    items = ground.branches_of(block.path, RunState.WAITING, limit=min(wanted, most)) if min(wanted, most) > 0 else []
+    limit = min(wanted, most)
+    items = ground.branches_of(block.path, RunState.WAITING, limit=limit) if limit > 0 else []
     for item in items:
         item.state = RunState.RUNNING
         ground.changed(item)

@@ -71,6 +71,8 @@ def drop(ground: Ground, branch: Branch, *, keep_items: bool) -> None:
 
 
 def clear_timers(ground: Ground, block: BlockRun) -> None:
-    """Forget a block's timers, where it is of a kind that has any."""
-    if block.kind in (BlockKind.WAIT, BlockKind.FOR_EACH):
+    """Forget a block's timers, where it may have any."""
+    between_rounds = block.kind is BlockKind.REPEAT and block.begun == block.done
+    before_its_job = block.kind is BlockKind.PLAN and block.child_job is None
+    if block.kind in (BlockKind.WAIT, BlockKind.FOR_EACH) or between_rounds or before_its_job:
         ground.clear_timers(block)

@@ -177,6 +177,8 @@ class Ground(Protocol):
     """What the rules stand on: a job's state, and what they may do to the world. Every call is part of one change."""
 
     now_ms: int
+    begun: int
+    """How many items, rounds and jobs have begun in this transaction, in all jobs. Counted by whoever begins one."""
 
     def branch(self, path: str) -> Branch | None:
         """Return a branch; the same object each time."""

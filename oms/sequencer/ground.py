@@ -66,6 +66,15 @@ class JobGround:
         return plan_of(self._tx, self._job)
 
     @property
+    def begun(self) -> int:
+        """How many items, rounds and jobs have begun in this transaction."""
+        return self._tx.begun
+
+    @begun.setter
+    def begun(self, count: int) -> None:
+        self._tx.begun = count
+
+    @property
     def _runs(self) -> Runs:
         return runs_of(self._tx)
 

@@ -211,6 +211,7 @@ class Transaction:
             by name.
         inputs: the jobs' inputs as they were read from JSON here, by job number.
         runs: the branches and blocks that were read or made here (`oms.storage.runs`).
+        begun: how many items, rounds and jobs that are steps have begun (`oms.domain.flow`).
         due_now: something is to be done for a job in the next sweep, which need not wait for its time.
         woken: by lane how many tasks became ready: who waits there may be served in this transaction.
         busy: tasks whose job another transaction works on at this moment.
@@ -262,6 +263,7 @@ class Transaction:
     controls: dict[str, LaneControl] = field(default_factory=dict)
     has_woken_due: bool = False
     recorded: int = 0
+    begun: int = 0
     due_now: bool = False
     has_erased: bool = False
     last_numbers: dict[str, int] = field(default_factory=dict)

@@ -78,6 +78,7 @@ class World:
         self.state = JobState.RUNNING
         self.how: Ending | None = None
         self.to_undo: list[tuple[int, str]] = []
+        self.begun = 0
         self.undone: Counter[tuple[int, str]] = Counter()
         self.tasks: dict[int, WorldTask] = {}
         self.branches: dict[str, Branch] = {}
@@ -254,6 +255,7 @@ class World:
 
     @property
     def flow(self) -> Flow:
+        self.begun = 0
         return Flow(self.plan, self)
 
     def start(self) -> None:
@@ -439,7 +441,8 @@ class World:
             case BlockKind.REPEAT:
                 rounds = [one.number for one in self.branches_of(block.path)]
                 assert block.begun <= block.total, block
-                assert rounds == [block.begun] or (block.state is RunState.FAILED and not rounds), (block, rounds)
+                between = block.state is RunState.FAILED or block.begun == block.done
+                assert rounds == [block.begun] or (between and not rounds), (block, rounds)
             case BlockKind.CHOOSE | BlockKind.UNDO:
                 assert begun == 1, block
         if block.state is RunState.HALTED:
@@ -460,8 +463,9 @@ class World:
             case BlockKind.WAIT:
                 return block.signal is not None or WAIT_TIMER in alarms
             case BlockKind.PLAN:
-                assert block.child_job is not None
-                return self.children[block.child_job].state is JobState.RUNNING or CHILD_TIMER in alarms
+                child = None if block.child_job is None else self.children[block.child_job]
+                awaited = MORE_TIMER if child is None else CHILD_TIMER
+                return awaited in alarms or (child is not None and child.state is JobState.RUNNING)
             case _:
                 running = self.branches_of(block.path, RunState.RUNNING)
                 assert all(self._is_alive(one) for one in running), f"{block}: {running}"

@@ -207,7 +207,7 @@ def test_an_item_that_fails_fails_the_job_and_is_retried_with_the_others(w: Walk
 
 def test_a_long_list_begins_in_slices_and_each_completion_costs_the_same(w: Walker) -> None:
     w.go(plan(PAGES), {"pages": list(range(1200))})
-    assert len(w.queued()) == 500
+    assert len(w.queued()) == 440  # of 500, less what it took to note the list
     w.settle()
     assert len(w.queued()) == 1200
     for task in w.pull("a", 1000) + w.pull("a", 1000):

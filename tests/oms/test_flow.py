@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oms.domain import flow
+from oms.domain import flow_share
 from oms.domain.errors import ConflictError
 from oms.domain.plan_reader import parse_plan
 from oms.domain.run import RunState
@@ -39,7 +39,7 @@ bounded = settings(
 def small_slices() -> Any:
     """Let a change begin few items, so that short lists come in slices, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow, "MAX_ITEMS_BEGUN", SLICE)
+        patch.setattr(flow_share, "MAX_BEGUN", SLICE)
         yield
 
 
