@@ -3,7 +3,8 @@
 A path leads from the plan's sequence down: ``2`` is the third entry of the sequence, a block; ``2.1`` is that block's
 second branch (of ``parallel`` and ``choose``), second item (of ``for_each``) or first round (of ``repeat``, whose
 rounds count from 1); ``2.1/0`` is the first entry in there. ``undo4`` is what undoes the activity with number 4 of the
-plan, after the path of the item that the activity belonged to. The empty path is the sequence itself.
+plan, after the path of the item that the activity belonged to; what is to be undone waits as ``undo.0``, ``undo.1``
+and so on, which are no places. The empty path is the sequence itself.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from oms.domain import paths
 from oms.domain.flow_start import CHILD_TIMER
 from oms.domain.plan import Plan
-from oms.domain.run import BlockRun, Branch, Ending, Failure
+from oms.domain.run import BlockRun, Branch, Ending, Failure, RunState
 from oms.domain.task import Job, JobState, Task
 from oms.sequencer.events import record_job
 from oms.sequencer.lanes import plan_of
@@ -26,7 +27,8 @@ def begin_undo(tx: Transaction, job: Job, plan: Plan, how: Ending) -> bool:
     """Note how a job will end, and what is to be undone before, latest first; False where nothing is.
 
     An activity is undone once for the job, or for its item: as it was done last. A job that was paused goes on with
-    that: nothing else of it is left, and nobody would resume what is cancelled.
+    that: nothing else of it is left, and nobody would resume what is cancelled. What is to be undone is a waiting row
+    each, so that to undo one of ten thousand costs what one of ten does.
     """
     done = undoable(plan, done_tasks(tx, job.job_id))
     done.sort(key=lambda task: (task.ended_at or 0, task.task_id), reverse=True)
@@ -36,17 +38,21 @@ def begin_undo(tx: Transaction, job: Job, plan: Plan, how: Ending) -> bool:
     if job.state is JobState.PAUSED:
         resume_job(tx, job, actor=how.actor, detail={"by": "undo"})
     failure = how.failure or Failure("", {})
-    noted = {
+    noted: dict[str, Any] = {
         "state": how.state.value,
         "error": failure.error,
         "detail": failure.detail,
         "actor": how.actor,
         "reason": how.reason,
-        "left": list(to_undo),
         "failed": 0,
         "not_undone": [],
     }
     _note(tx, job, noted)
+    for number, (position, scope) in enumerate(to_undo):
+        path = paths.branch_path(paths.UNDO, number)
+        name = plan.steps[position].activity
+        row = Branch(job.job_id, path, paths.UNDO, number, name, scope, RunState.WAITING, position=position)
+        runs_of(tx).add(row)
     return True
 
 
@@ -57,14 +63,17 @@ def undoable(plan: Plan, done: Iterable[Task]) -> list[Task]:
 
 def next_undo(tx: Transaction, job: Job, failure: Failure | None) -> tuple[int, str] | None:
     """Return what to undo next, by the activity's number in the plan and the path of its item; None: all is."""
-    assert job.ending is not None
-    noted = json.loads(job.ending)
     if failure is not None:
+        assert job.ending is not None
+        noted = json.loads(job.ending)
         noted["failed"] += 1
         noted["not_undone"] = [*noted["not_undone"], failure.detail][:MOST_NOT_UNDONE]
-    following = noted["left"].pop(0) if noted["left"] else None
-    _note(tx, job, noted)
-    return None if following is None else (following[0], following[1])
+        _note(tx, job, noted)
+    following = runs_of(tx).first_waiting(job.job_id, paths.UNDO)
+    if following is None:
+        return None
+    runs_of(tx).remove(following)
+    return following.position, following.scope
 
 
 def noted(job: Job) -> Ending:

@@ -161,6 +161,13 @@ class Runs:
             rows = _CHILDREN_IN.rows(connection, job_id, block, state.value, NO_LIMIT if limit is None else limit)
         return [self._known(self._branches, branch_of_row(row)) for row in rows]
 
+    def first_waiting(self, job_id: int, block: str) -> Branch | None:
+        """Return the first of a block's branches that have not begun: one step along the index, however many wait."""
+        self.flush()
+        rows = _CHILDREN_IN.rows(self._tx.connection, job_id, block, RunState.WAITING.value, 1)
+        found: Branch | None = self._known(self._branches, branch_of_row(rows[0])) if rows else None
+        return found
+
     def waiting_for(self, job_id: int, signal: str) -> BlockRun | None:
         """Return the wait for an event that began first, of those that run; None where none does."""
         self.flush()

@@ -11,7 +11,8 @@ from act.contract import EVENT, MAX_EVENT_BYTES
 from act.domain.entry import Entry
 from act.domain.fold import JobFold
 from act.domain.posted import facts_of
-from oms.domain.run import Ending
+from oms.domain import paths
+from oms.domain.run import Ending, RunState
 from oms.domain.task import FINISHED, Job, JobState, Task
 from oms.storage.jobs import job_of_row
 from oms.storage.runs import block_of_row, branch_of_row
@@ -43,6 +44,11 @@ def world_of(connection: Connection, store: Store, number: int) -> World:
         )
     for row in connection.execute(select(branches).where(branches.c.job_id == number)):
         branch = branch_of_row(row)
+        if branch.block == paths.UNDO:
+            assert branch.state is RunState.WAITING, branch
+            assert world.how is not None, branch
+            assert world.state not in FINISHED, branch
+            continue
         world.branches[branch.path] = branch
     for row in connection.execute(select(blocks).where(blocks.c.job_id == number)):
         block = block_of_row(row)

@@ -9,12 +9,13 @@ from sqlalchemy import insert, select
 
 from hmskit import prepared
 from oms.sequencer.complete import Complete, complete
+from oms.sequencer.fail import Fail, fail
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.signal import Signal, signal
 from oms.sequencer.start import Start, start
 from oms.storage import postgres
 from oms.storage.store import Store
-from oms.storage.tables import branches, tasks
+from oms.storage.tables import branches, jobs, tasks
 from tests.oms.support import Clock, Tower, steps_of, tidy
 from tests.oms.walk import Walker, act, plan, walker
 
@@ -131,3 +132,33 @@ def test_a_long_list_begins_ends_and_is_cancelled_in_few_statements(w: Walker, m
     assert counted < 100
     with w.store.reading() as connection:
         assert connection.execute(select(branches)).all() == []
+
+
+def cost_of_undoing(w: Walker, count: int) -> tuple[dict[str, int], int]:
+    """Return what it costs to undo one of so many items, and the most that a change then writes of the job itself."""
+    back = f"back_{count}"
+    undone = act("scan", undo=[act("take_back", back, input={"page": "page"})])
+    each = {"for_each": "input.pages", "as": "page", "do": [undone]}
+    document = plan(each, act("end", "c"), id=f"undone_{count}", lanes=["a", back, "c"])
+    w.go(document, {"pages": list(range(count))}, reference=f"U-{count}")
+    w.settle()
+    w.run(complete, *(Complete(task.task_id, GOOD, task.token) for task in w.pull("a", count)))
+    w.settle()
+    w.break_("end")
+    tidy(w.store)
+    costs: dict[str, int] = {}
+    costs["pull"], (task,) = cost_of(w, pull, Pull(back, 1))
+    costs["complete"], _ = cost_of(w, complete, Complete(task.task_id, GOOD, task.token))
+    costs["next pull"], (task,) = cost_of(w, pull, Pull(back, 1))
+    assert task.payload["input"] == {"page": count - 2}
+    failing = Fail(task.task_id, "error", "no", retryable=False, token=task.token)
+    costs["fail"], _ = cost_of(w, fail, failing)
+    with w.store.reading() as connection:
+        (row,) = connection.execute(select(jobs).where(jobs.c.reference == f"U-{count}")).all()
+    return costs, len(str(row.ending))
+
+
+def test_to_undo_an_item_of_many_costs_what_one_of_few_does(w: Walker) -> None:
+    (small, few_bytes), (large, bytes_) = cost_of_undoing(w, SMALL), cost_of_undoing(w, LARGE)
+    check_alike(small, large)
+    assert bytes_ <= few_bytes + 10
