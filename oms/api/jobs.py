@@ -18,7 +18,8 @@ from oms.api.schemas import (
     StartBody,
     StartedAnswer,
 )
-from oms.sequencer.erase import Erase, erase
+from oms.sequencer.erase import Erase
+from oms.sequencer.erase_family import erase_family
 from oms.sequencer.lists import JobFilter, jobs_page
 from oms.sequencer.receipts import receipts_view
 from oms.sequencer.start import Start, start
@@ -90,4 +91,4 @@ async def erase_job(request: Request, job_id: str) -> Response:
     """Destroy the citizen's data of a finished job, and the key of its digests in the ledger. Cannot be undone."""
     body = await read_object(request, EraseBody, may_be_empty=True)
     wish = Erase(job_id=job_id, reason=body.reason, actor=body.actor, trace=trace_of(request))
-    return json_response(await service_of(request).writer.run(erase, wish))
+    return json_response(await erase_family(service_of(request), wish))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oms.domain.errors import ConflictError, OmsError
-from oms.domain.task import FINISHED
+from oms.domain.task import FINISHED, JobState
 from oms.sequencer.events import record_job
 from oms.sequencer.wishes import JobAnswer, lock_wished_jobs, wished_job
 from oms.storage.erasure import destroy_values
@@ -46,10 +46,15 @@ def _erase_one(tx: Transaction, wish: Erase) -> JobAnswer:
     job = wished_job(tx, wish.job_id)
     if not job.is_erased:
         if job.state not in FINISHED:
-            raise ConflictError(
-                f"{job.name} is {job.state}: its workers still need the data. Let it end, or cancel it, then erase it."
-            )
+            raise not_finished(job.name, job.state)
         destroy_values(tx, job)
         tx.trace = wish.trace
         record_job(tx, job, "erased", actor=wish.actor, detail={"reason": wish.reason} if wish.reason else {})
     return JobAnswer(job_id=job.name, state=job.state)
+
+
+def not_finished(name: str, state: JobState) -> ConflictError:
+    """Return what to raise for a job that cannot be erased yet."""
+    return ConflictError(
+        f"{name} is {state}: its workers still need the data. Let it end, or cancel it, then erase it."
+    )

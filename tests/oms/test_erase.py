@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import select
 
 from oms.domain.digest import canonical_json, keyed_digest
 from oms.domain.errors import ConflictError, ErasedError, NotFoundError, UnavailableError
+from oms.sequencer import erase_family as family_module
 from oms.sequencer import writer as writer_module
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.erase import Erase, erase
@@ -21,12 +23,13 @@ from oms.sequencer.heartbeat import Heartbeat, heartbeat
 from oms.sequencer.reroute import Reroute, reroute
 from oms.sequencer.start import Start, start
 from oms.sequencer.wishes import JobAnswer
+from oms.sequencer.writer import Writer
 from oms.storage.store import Store, open_store
 from oms.storage.tables import jobs, metadata
 from tests.database import Database
 from tests.databases import postgres_only, sqlite_only
 from tests.oms.api_client import Client, serving
-from tests.oms.support import Site, Tower, events, in_loop, told, working
+from tests.oms.support import Running, Site, Tower, events, in_loop, running, told, working
 
 INPUT, OUTPUT, MESSAGE, NOTE = "planted-input-9a1", "planted-output-9a2", "planted-message-9a3", "planted-note-9a4"
 PLANTED = (INPUT, OUTPUT, MESSAGE, NOTE)
@@ -220,6 +223,130 @@ def test_the_call(oms: Client) -> None:
     assert oms.refused("/jobs/JOB-9/erase", {})[0] == 404
     assert oms.refused("/jobs/JOB-1/erase", {"why": "x"})[0] == 422
     assert oms.refused("/jobs/JOB-1/erase", {}, origin="https://elsewhere.example")[0] == 403
+
+
+# Jobs that are steps.
+
+FAMILY: list[dict[str, Any]] = [
+    {
+        "id": "top",
+        "lanes": ["only"],
+        "sequence": [
+            {"id": "all", "for_each": "input.all", "as": "one", "do": [{"plan": "middle", "input": {"name": "one"}}]}
+        ],
+    },
+    {"id": "middle", "lanes": ["only"], "sequence": [{"plan": "bottom", "id": "low", "input": {"name": "input.name"}}]},
+    {"id": "bottom", "lanes": ["only"], "sequence": [{"activity": "deep", "lane": "only"}]},
+]
+COUNT = 5
+
+
+@asynccontextmanager
+async def family(site: Site) -> AsyncIterator[Running]:
+    """Run a service in which a job has so many jobs as steps, and each of those one, of which the last one waits."""
+    async with running(site, plans=FAMILY) as oms:
+        data = {"all": [f"{INPUT}-{number}" for number in range(COUNT)]}
+        await oms.post("/start", {"plan": "top", "reference": "T-1", "input": data})
+        await settle(oms)
+        for _ in range(COUNT - 1):
+            await work_deep(oms)
+        yield oms
+
+
+async def work_deep(oms: Running) -> None:
+    task = await oms.get("/pull", lane="only")
+    await oms.post("/complete", {"task_id": task["task_id"], "token": task["token"], "output": {"name": OUTPUT}})
+    await settle(oms)
+
+
+async def settle(oms: Running) -> None:
+    for _ in range(20):
+        await oms.sweep()
+
+
+def erased(store: Store) -> list[tuple[str, str, str]]:
+    """Return job, reason and actor of each erasure, in order."""
+    found = [event["data"] for event in events(store) if event["data"]["status"] == "erased"]
+    return [(data["job_id"], data["detail"].get("reason"), data["actor"]) for data in found]
+
+
+@in_loop
+async def test_the_jobs_below_are_erased_too_in_parts_and_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family_module, "BATCH", 3)
+    async with family(site) as oms:
+        await work_deep(oms)
+        assert INPUT in rows_of(oms.store)
+        assert OUTPUT in rows_of(oms.store)
+        for _ in range(2):
+            answer = await oms.post("/jobs/JOB-1/erase", {"reason": "asked for", "actor": "clerk-7"})
+            assert answer == {"job_id": "JOB-1", "state": "done"}
+        told_of = erased(oms.store)
+        assert len(told_of) == len(set(told_of)) == 1 + 2 * COUNT
+        assert {(reason, actor) for _, reason, actor in told_of} == {("asked for", "clerk-7")}
+        assert told_of[-1][0] == "JOB-1"
+        below = [job_id for job_id, *_ in told_of[:COUNT]]
+        plans = {(await oms.get(f"/jobs/{job_id}"))["plan"] for job_id in below}
+        assert plans == {"bottom"}
+        held = rows_of(oms.store)
+        assert not [text for text in PLANTED if text in held]
+
+
+@in_loop
+async def test_while_one_below_is_not_finished_nothing_is_erased(site: Site) -> None:
+    async with family(site) as oms:
+        await oms.post("/jobs/JOB-1/cancel", {})
+        answer = await oms.http.post("/jobs/JOB-1/erase")  # those below hear of it in the next sweep
+        assert answer.status_code == 409
+        assert ", a step below JOB-1, is " in answer.json()["detail"]
+        assert erased(oms.store) == []
+        await settle(oms)
+        assert (await oms.post("/jobs/JOB-1/erase", {}))["state"] == "cancelled"
+        assert len(erased(oms.store)) == 1 + 2 * COUNT
+
+
+@in_loop
+async def test_what_is_cut_off_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family_module, "BATCH", 2)
+    async with family(site) as oms:
+        await work_deep(oms)
+        run_each, left = Writer.run_each, [2]
+
+        async def cut_off(self: Writer, verb: Any, wishes: Any, **more: Any) -> Any:
+            if verb is erase:
+                if not left[0]:
+                    raise UnavailableError("the disk is full")
+                left[0] -= 1
+            return await run_each(self, verb, wishes, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "run_each", cut_off)
+            assert (await oms.http.post("/jobs/JOB-1/erase")).status_code == 503
+        assert len(erased(oms.store)) == 4
+        assert not (await oms.get("/jobs/JOB-1"))["erased"]
+        await oms.post("/jobs/JOB-1/erase", {})
+        assert len(erased(oms.store)) == 1 + 2 * COUNT
+
+
+@in_loop
+async def test_what_was_erased_before_its_steps_were_is_completed(site: Site) -> None:
+    async with family(site) as oms:
+        await work_deep(oms)
+        await oms.writer.run(erase, Erase("JOB-1"))
+        assert INPUT in rows_of(oms.store)
+        await oms.post("/jobs/JOB-1/erase", {})
+        assert INPUT not in rows_of(oms.store)
+        assert len(erased(oms.store)) == 1 + 2 * COUNT
+
+
+@in_loop
+async def test_a_step_is_erased_without_the_job_above_it(site: Site) -> None:
+    async with family(site) as oms:
+        (child,) = [
+            job for job in (await oms.get("/jobs", plan="middle"))["items"] if job["reference"] == "T-1/middle/1"
+        ]
+        await oms.post(f"/jobs/{child['job_id']}/erase", {})
+        assert len(erased(oms.store)) == 2
+        assert not (await oms.get("/jobs/JOB-1"))["erased"]
 
 
 # In SQLite's files.
