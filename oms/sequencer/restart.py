@@ -52,6 +52,7 @@ def _restart_one(tx: Transaction, wish: Restart) -> JobAnswer:
         raise ConflictError(f"{job.name} is {how}; it cannot run again. Start another job with a reference of its own.")
     plan = plan_of(tx, job)
     position = _place_of(plan, wish.start)
+    _check_reached(job, plan, position, wish.start)
     _check_not_undone(tx, job, plan, position)
     cause = Cause("restart", wish.actor, wish.reason)
     tx.trace = wish.trace
@@ -81,6 +82,18 @@ def _place_of(plan: Plan, activity: str) -> int:
     names = [step.activity for step in steps_in(plan.sequence)]
     near = did_you_mean(activity, names) or f"; it has {listed(names)}"
     raise InvalidInputError(f"Plan {plan.id!r} has no activity {quote(activity)} to start from{near}.")
+
+
+def _check_reached(job: Job, plan: Plan, position: int, activity: str) -> None:
+    """Return if a job has come to an entry of its sequence: past it, what comes before would never be done.
+
+    Raises:
+        ConflictError: it has not.
+    """
+    if position > job.position:
+        reached = listed(step.activity for step in steps_in(plan.sequence[: job.position + 1]))
+        may = f"it can run again from {reached}" if reached else "nor to any other"
+        raise ConflictError(f"{job.name} has not come to {quote(activity)} yet; {may}.")
 
 
 def _check_not_undone(tx: Transaction, job: Job, plan: Plan, position: int) -> None:

@@ -342,6 +342,35 @@ def test_an_earlier_failure_is_no_longer_the_jobs_business(w: Walker) -> None:
         w.retry("TASK-2")
 
 
+def test_what_a_job_has_not_come_to_yet_it_does_not_run_again_from(w: Walker) -> None:
+    """What lies between would never be done."""
+    inside = {"parallel": {"x": [act("x1"), act("x2")], "y": [act("y1", "b")]}}
+    w.go(plan(act("one"), inside, {"wait": {"signal": "go"}}, act("end", "c")))
+    before = len(events(w.store))
+    for activity in ("x1", "end"):
+        with pytest.raises(ConflictError, match=rf'not come to "{activity}" yet; it can run again from one\.'):
+            w.restart(activity)
+    assert len(events(w.store)) == before
+    assert w.queued() == ["one"]
+    w.do("one")
+    w.restart("x2")  # the block around it has begun
+    assert w.queued() == ["x1", "y1"]
+    w.do("x1")
+    w.do("x2")
+    w.do("y1")
+    with pytest.raises(ConflictError, match=r'not come to "end" yet; it can run again from one, x1, x2, y1\.'):
+        w.restart("end")
+    w.restart("one")
+    with pytest.raises(ConflictError, match=r"it can run again from one\."):
+        w.restart("x1")
+
+
+def test_a_job_that_waits_before_any_activity_runs_again_from_none(w: Walker) -> None:
+    w.go(plan({"wait": {"signal": "go"}}, act("end")))
+    with pytest.raises(ConflictError, match="nor to any other"):
+        w.restart("end")
+
+
 def test_an_unknown_activity_is_refused_with_the_nearest_name(w: Walker) -> None:
     w.go(THREE)
     with pytest.raises(InvalidInputError, match="three"):
