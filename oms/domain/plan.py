@@ -362,10 +362,13 @@ def lists_of(block: Block) -> list[tuple[Node, ...]]:
             return []
 
 
-def plan_digest(document: Mapping[str, Any]) -> str:
+def plan_digest(plan: Plan) -> str:
     """Return the SHA-256 of a plan's content, in hex: the same content is the same version.
 
-    Comments, layout and the order of keys do not count; the order of lanes and steps does.
+    Comments, layout and the order of keys do not count; the order of lanes, steps and branches does.
     """
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    orders = [[name for name, _ in node.branches] for node in nodes_in(plan) if isinstance(node, Parallel)]
+    # Branches in the order of their names add nothing: versions from when all were kept so stay the same.
+    content = [plan.document, orders] if any(order != sorted(order) for order in orders) else plan.document
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from hmskit.prepared import Prepared
-from oms.domain.digest import canonical_json
 from oms.domain.plan import Plan, plan_digest
 from oms.storage.plan_cache import PlanCache
 from oms.storage.tables import plans
@@ -60,7 +60,7 @@ def lock_in_force(tx: Transaction) -> None:
 
 def put_plan(tx: Transaction, plan: Plan, *, file: str | None) -> int:
     """Put ``plan`` in force and return its version: the old one where its content was known, else a new one."""
-    digest = plan_digest(plan.document)
+    digest = plan_digest(plan)
     known = tx.connection.execute(
         select(plans.c.version, plans.c.in_force, plans.c.file).where(plans.c.plan == plan.id, plans.c.digest == digest)
     ).one_or_none()
@@ -82,7 +82,8 @@ def put_plan(tx: Transaction, plan: Plan, *, file: str | None) -> int:
             "plan": plan.id,
             "version": version,
             "digest": digest,
-            "document": canonical_json(plan.document),
+            # In the file's order: branches begin in it.
+            "document": json.dumps(plan.document, ensure_ascii=False, separators=(",", ":"), allow_nan=False),
             "file": file,
             "in_force": True,
             "created_at": tx.now_ms,

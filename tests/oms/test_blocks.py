@@ -6,6 +6,7 @@ import pytest
 
 from oms.domain.errors import ConflictError
 from oms.domain.plan_reader import parse_plan
+from oms.storage.plan_cache import PlanCache
 from oms.storage.plans import put_plan
 from oms.storage.store import Store
 from tests.oms.support import Clock
@@ -25,7 +26,7 @@ BRANCHES = {"photo": [act("ai"), act("clerk", "b")], "fee": [act("charge", "c")]
 
 def test_branches_run_at_once_and_the_job_goes_on_when_all_are_done(w: Walker) -> None:
     w.go(plan({"parallel": BRANCHES}, act("print")))
-    assert w.queued() == ["charge", "ai"]
+    assert w.queued() == ["ai", "charge"]
     w.do("ai", {"ok": True})
     assert w.queued() == ["charge", "clerk"]
     w.do("charge")
@@ -34,6 +35,19 @@ def test_branches_run_at_once_and_the_job_goes_on_when_all_are_done(w: Walker) -
     assert w.do("print").job_state == "done"
     assert w.outputs() == {"ai": {"ok": True}, "clerk": {}, "charge": {}, "print": {}}
     assert w.job(w.job_id)["blocks"] == []
+
+
+def test_branches_begin_in_the_order_of_the_file_also_for_a_tower_that_reads_it_back(w: Walker) -> None:
+    def begun(reference: str) -> list[str]:
+        w.store.plans = PlanCache()  # as after a restart
+        w.job_id = w.start("walked", reference).job_id
+        return w.queued()
+
+    assert w.put_plan(plan({"parallel": BRANCHES})).plan_version == 1
+    assert begun("T-1") == ["ai", "charge"]
+    assert w.put_plan(plan({"parallel": dict(reversed(BRANCHES.items()))})).plan_version == 2
+    assert begun("T-2") == ["charge", "ai"]
+    assert w.put_plan(plan({"parallel": BRANCHES})).plan_version == 1
 
 
 def test_where_a_job_stands_can_be_read(w: Walker) -> None:
@@ -45,10 +59,10 @@ def test_where_a_job_stands_can_be_read(w: Walker) -> None:
         "1", "parallel", "running", 2, 0,
     )  # fmt: skip
     assert [(one["at"], one["name"], one["step"]) for one in block["branches"]] == [
-        ("1.0", "fee", 0),
-        ("1.1", "photo", 1),
+        ("1.0", "photo", 1),
+        ("1.1", "fee", 0),
     ]
-    assert w.live("clerk")["branch"] == "1.1"
+    assert w.live("clerk")["branch"] == "1.0"
 
 
 @pytest.mark.parametrize("join", ["any", 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from typing import Any
 
@@ -296,12 +297,16 @@ def test_of_very_many_names_the_nearest_is_still_told() -> None:
     assert fault.message.endswith('did you mean "zoning_review"?')
 
 
+def digest_of(document: dict[str, Any]) -> str:
+    return plan_digest(parse_plan(document))
+
+
 def test_the_digest_counts_the_content_only() -> None:
     reordered = json.loads(json.dumps(SEED, sort_keys=True))
-    assert plan_digest(SEED) == plan_digest(reordered)
-    assert len(plan_digest(SEED)) == 64
+    assert digest_of(SEED) == digest_of(reordered)
+    assert len(digest_of(SEED)) == 64
     changed = altered(sequence=[*SEED["sequence"][::-1]])
-    assert plan_digest(changed) != plan_digest(SEED)
+    assert digest_of(changed) != digest_of(SEED)
 
 
 def test_a_plan_can_be_made_again_of_its_document() -> None:
@@ -475,3 +480,19 @@ def test_the_schema_refuses_the_known_bad(document: object) -> None:
 
 def test_the_published_schema_is_one() -> None:
     jsonschema_rs.meta.validate(plan_file_schema())
+
+
+def test_the_order_of_branches_is_content() -> None:
+    """They begin in it."""
+
+    def branched(*names: str) -> dict[str, Any]:
+        parallels = [{"parallel": {name: [f"{name}{number}"] for name in names}} for number in (1, 2)]
+        lanes = [f"{name}{number}" for name in sorted(names) for number in (1, 2)]
+        return {"id": "branched", "lanes": lanes, "sequence": parallels}
+
+    one, other = branched("a", "b"), branched("b", "a")
+    mixed = [{**one, "sequence": [of["sequence"][0], than["sequence"][1]]} for of, than in ((one, other), (other, one))]
+    assert len({digest_of(document) for document in (one, other, *mixed)}) == 4
+    # What was in the order of its names already is the version that it was when only names counted.
+    canonical = json.dumps(one, sort_keys=True, separators=(",", ":"))
+    assert digest_of(one) == hashlib.sha256(canonical.encode()).hexdigest()

@@ -87,7 +87,7 @@ PASSPORT_GOOD = {
 def test_a_passport_is_printed_in_the_nights_batch_and_shipped_in_the_morning() -> None:
     walked = tried("passport_full", PASSPORT, PASSPORT_GOOD)
     assert walked.why is None
-    assert done(walked) == ["charge_fee", "read_form", "judge_photo", "adjudicate", "print_book", "ship_book"]
+    assert done(walked) == ["read_form", "judge_photo", "charge_fee", "adjudicate", "print_book", "ship_book"]
     assert Clock("America/New_York").moment(walked.end_ms) == "Tue 2026-03-03 06:00"
 
 
