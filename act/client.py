@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic_core import from_json
 
 from act.contract import BATCH_CONTENT_TYPE, Receipt
 
@@ -134,15 +135,9 @@ class LedgerClient:
 def _receipts(answer: httpx.Response, wanted: int) -> list[Receipt]:
     """Read the receipts; an answer of any other shape is not ACT's, so nothing was acknowledged."""
     try:
-        results = answer.json()["results"]
         receipts = [
-            Receipt(
-                id=str(result["id"]),
-                index=int(result["index"]),
-                outcome=str(result["outcome"]),
-                leaf_hash=str(result["leaf_hash"]),
-            )
-            for result in results
+            Receipt(str(result["id"]), int(result["index"]), str(result["outcome"]), str(result["leaf_hash"]))
+            for result in from_json(answer.content)["results"]
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise LedgerUnavailableError("the answer is not one of ACT's: is the ACT URL right?") from error

@@ -162,7 +162,7 @@ EVENT = TypeAdapter(Event)
 """Validates one event from its bytes: ``EVENT.validate_json(raw)``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receipt:
     """What ACT answers for one event: where it is in the ledger, and the hash that binds its bytes to it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp
 
 GRACE_SEC = 5
 """How long running requests have after SIGTERM; the whole stop stays under 10 seconds."""
+
+COLLECT_EVERY_OBJECTS = 50_000
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -63,6 +66,7 @@ class GracefulServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, listen, and only then say so."""
         await super().startup(sockets)
+        _calm_collector()
         if self.started:
             self._on_ready()
 
@@ -72,6 +76,16 @@ class GracefulServer(uvicorn.Server):
             server.close()
         self._on_stop()
         await super().shutdown(sockets)
+
+
+def _calm_collector() -> None:
+    """Let the garbage collector look less often, and not at what the start has made, which stays until the end.
+
+    Requests leave next to no cycles; a look after every 700 objects takes a tenth of a busy service's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY_OBJECTS, 20, 50)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -122,6 +136,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody asks who the client is; to read them for each request costs a dict of its headers
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SEC,
         backlog=2048,

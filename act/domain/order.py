@@ -33,7 +33,7 @@ class Placed(Protocol):
         """The place in the stream, from 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kept:
     """What the ledger has, or is about to have, in one place.
 

@@ -84,7 +84,7 @@ class Front:
 
 
 def _is_everyday(scope: Scope) -> bool:
-    return all(name not in _NOT_EVERYDAY for name, _ in scope["headers"])
+    return _NOT_EVERYDAY.isdisjoint([name for name, _ in scope["headers"]])
 
 
 @lru_cache(maxsize=4096)  # a worker asks the same all day

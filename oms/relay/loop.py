@@ -46,9 +46,9 @@ log = structlog.get_logger(__name__)
 FIRST_BACKOFF_SEC = 0.05
 MAX_BACKOFF_SEC = 5.0
 """A probe every few seconds costs ACT nothing, and the ledger is current soon after it is back."""
-GATHER_BELOW_EVENTS = 100
-GATHER_SEC = 0.01
-"""After a small batch the relay waits for more: a round of its own for each commit would cost both services more
+GATHER_BELOW_EVENTS = 400
+GATHER_SEC = 0.04
+"""After a small batch the relay waits for more: a round of its own for every few commits would cost both services more
 than the work that it tells of."""
 IDLE_POLL_SEC = 1.0
 """A net below the wake-ups."""

@@ -18,6 +18,8 @@ from oms.storage.lane_controls import control_changed
 from oms.storage.outbox import add_event
 from oms.storage.transaction import Transaction
 
+_OF_NO_TASK: dict[str, Any] = {"task_id": None, "activity": None, "lane": None}
+
 
 def record_task(
     tx: Transaction,
@@ -30,27 +32,26 @@ def record_task(
     detail: dict[str, Any] | None = None,
 ) -> None:
     """Record that something happened to a task; ``lane`` and ``attempt`` are the task's own now."""
-    _record(
-        tx,
-        job,
-        entity="task",
-        subject=task.name,
-        task_id=task.name,
-        activity=task.activity,
-        lane=task.lane,
-        attempt=task.attempt,
-        status=status,
-        worker=worker,
-        actor=actor,
-        detail=detail,
-    )
+    name = task.name
+    told = {
+        "task_id": name,
+        "activity": task.activity,
+        "lane": task.lane,
+        "status": status,
+        "attempt": task.attempt,
+        "worker": worker,
+        "actor": actor,
+        "detail": detail or {},
+    }
+    _record(tx, job, "task", name, told)
 
 
 def record_job(
     tx: Transaction, job: Job, status: str, *, actor: str | None = None, detail: dict[str, Any] | None = None
 ) -> None:
     """Record that something happened to the job itself."""
-    _record(tx, job, entity="job", subject=job.name, status=status, actor=actor, detail=detail)
+    told = {**_OF_NO_TASK, "status": status, "attempt": None, "worker": None, "actor": actor, "detail": detail or {}}
+    _record(tx, job, "job", job.name, told)
 
 
 def record_skipped(tx: Transaction, job: Job, branch: Branch, node: Node) -> None:
@@ -58,16 +59,17 @@ def record_skipped(tx: Transaction, job: Job, branch: Branch, node: Node) -> Non
     detail: dict[str, Any] = {"when": None if node.when is None else node.when.source}
     if not (branch.is_sequence and isinstance(node, Step)):
         detail["at"] = entry_path(branch.path, branch.position)
-    _record(
-        tx,
-        job,
-        entity="step",
-        subject=job.name,
-        activity=node.activity if isinstance(node, Step) else getattr(node, "id", None),
-        lane=node.lane if isinstance(node, Step) else None,
-        status="skipped",
-        detail=detail,
-    )
+    told = {
+        "task_id": None,
+        "activity": node.activity if isinstance(node, Step) else getattr(node, "id", None),
+        "lane": node.lane if isinstance(node, Step) else None,
+        "status": "skipped",
+        "attempt": None,
+        "worker": None,
+        "actor": None,
+        "detail": detail,
+    }
+    _record(tx, job, "step", job.name, told)
 
 
 def record_lane(
@@ -107,43 +109,24 @@ def lane_stream(lane: str) -> str:
     return f"{LANE_PREFIX}{lane}"
 
 
-def _record(
-    tx: Transaction,
-    job: Job,
-    *,
-    entity: Entity,
-    subject: str,
-    status: str,
-    task_id: str | None = None,
-    activity: str | None = None,
-    lane: str | None = None,
-    attempt: int | None = None,
-    worker: str | None = None,
-    actor: str | None = None,
-    detail: dict[str, Any] | None = None,
-) -> None:
+def _record(tx: Transaction, job: Job, entity: Entity, subject: str, told: dict[str, Any]) -> None:
+    """Give an event its place in the job's stream. ``told``: the event's data but for what says which job it is of."""
     job.seq += 1
     tx.job_changed(job)
+    stream = job.name
     body = encode_event(
-        stream=job.name,
+        stream=stream,
         seq=job.seq,
         entity=entity,
         subject=subject,
         time_ms=tx.now_ms,
         traceparent=tx.trace,
         data={
-            "job_id": job.name,
+            "job_id": stream,
             "plan": job.plan,
             "plan_version": job.plan_version,
             "reference": job.reference,
-            "task_id": task_id,
-            "activity": activity,
-            "lane": lane,
-            "status": status,
-            "attempt": attempt,
-            "worker": worker,
-            "actor": actor,
-            "detail": detail or {},
+            **told,
         },
     )
-    add_event(tx, stream=job.name, seq=job.seq, body=body)
+    add_event(tx, stream=stream, seq=job.seq, body=body)

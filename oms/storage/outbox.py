@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from act.contract import Receipt
-from hmskit.prepared import update_rows
+from hmskit.prepared import Prepared, update_rows
 from oms.storage.tables import UNDELIVERED, outbox, stopped_streams
 from oms.storage.transaction import Transaction
 
-_PENDING = (
+_PENDING = Prepared(
     select(outbox.c.id, outbox.c.stream, outbox.c.seq, outbox.c.body)
     .where(UNDELIVERED, outbox.c.stream.not_in(select(stopped_streams.c.stream)))
     .order_by(outbox.c.id)
-    .limit(bindparam("limit"))
+    .limit(bindparam("limit")),
+    ["limit"],
 )
 _MARK = update_rows(outbox, ["delivered", "ledger_index", "leaf_hash"], key="id")
 _REWIND = (
@@ -33,8 +35,7 @@ _BACKLOG = select(func.count(), func.min(outbox.c.id)).where(UNDELIVERED)
 _CREATED = select(outbox.c.created_at).where(outbox.c.id == bindparam("this_id"))
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """An event that ACT does not have yet."""
 
     id: int
@@ -69,7 +70,7 @@ def add_event(tx: Transaction, *, stream: str, seq: int, body: bytes) -> None:
 
 def pending_events(connection: Connection, *, limit: int) -> list[Pending]:
     """Return the oldest events that ACT does not have, without those of stopped streams."""
-    return [Pending(*row) for row in connection.execute(_PENDING, {"limit": limit})]
+    return list(map(Pending._make, _PENDING.rows(connection, limit)))
 
 
 def backlog(connection: Connection) -> tuple[int, int | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 
 from pydantic_core import from_json
 from sqlalchemy import Connection, bindparam, select
@@ -20,7 +19,7 @@ _DOCUMENT = select(plans.c.document).where(
 
 
 class PlanCache:
-    """Compiled plans by id and version, the ones used last. Versions never change, so nothing here goes stale.
+    """Compiled plans by id and version, the ones compiled last. Versions never change, so nothing here goes stale.
 
     Attributes:
         batch_lanes: lanes of theirs that have batches with a limit.
@@ -28,7 +27,7 @@ class PlanCache:
 
     def __init__(self) -> None:
         self.batch_lanes: frozenset[str] = frozenset()
-        self._plans: OrderedDict[tuple[str, int], Plan] = OrderedDict()
+        self._plans: dict[tuple[str, int], Plan] = {}
         self._lock = threading.Lock()
 
     def get(self, connection: Connection, plan: str, version: int) -> Plan:
@@ -38,11 +37,9 @@ class PlanCache:
             LookupError: there is no such version.
         """
         key = (plan, version)
-        with self._lock:
-            known = self._plans.get(key)
-            if known is not None:
-                self._plans.move_to_end(key)
-                return known
+        known = self._plans.get(key)
+        if known is not None:
+            return known
         document = connection.execute(_DOCUMENT, {"this_plan": plan, "this_version": version}).scalar_one_or_none()
         if document is None:
             raise LookupError(f"plan {plan!r} has no version {version}")
@@ -51,5 +48,5 @@ class PlanCache:
             self._plans[key] = compiled
             self.batch_lanes |= {lane.id for lane in compiled.lanes if lane.batch_max is not None}
             while len(self._plans) > MAX_COMPILED_PLANS:
-                self._plans.popitem(last=False)
+                del self._plans[next(iter(self._plans))]
         return compiled

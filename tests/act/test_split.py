@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import to_json
 
 from act.contract import MAX_BATCH_EVENTS
 from act.domain.errors import InvalidInputError, TooLargeError
-from act.domain.split import MAX_DEPTH, split
+from act.domain.split import MAX_DEPTH, _split_plain, _walk, split
 
 # No NUL and no half surrogates: both are refused on purpose, see below.
 TEXTS = st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"]), max_size=12)
@@ -22,6 +23,24 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 SPACE = st.text(" \t\r\n", max_size=3)
+PIECES = [
+    b"",
+    b" ",
+    b"0",
+    b"-0",
+    b"1e400",
+    b"1.0",
+    b",",
+    b'"a":1,',
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b'"',
+    b"\\u0000",
+    b"\xff",
+    b"NaN",
+]
 
 
 @st.composite
@@ -44,6 +63,53 @@ def test_the_slices_of_an_array_are_its_original_bytes_and_parse_to_the_same_val
     assert is_array
     assert [piece.raw for piece in slices] == [item[1].encode() for item in items]
     assert [piece.value for piece in slices] == json.loads(text)
+
+
+EVENTS = st.lists(st.dictionaries(TEXTS, VALUES, max_size=4), min_size=1, max_size=4)
+
+
+@given(EVENTS)
+def test_what_our_own_encoder_wrote_is_not_walked(events: list[dict[str, Any]]) -> None:
+    body = to_json(events)
+    plain = _split_plain(body)
+    assert (plain is None) == (b"\\u" in body)
+    assert plain is None or ([piece.raw for piece in plain], [piece.value for piece in plain]) == (
+        [to_json(event) for event in events],
+        events,
+    )
+
+
+@given(EVENTS, st.data())
+def test_whatever_is_not_walked_reads_as_it_would_when_walked(
+    events: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    body = to_json(events)
+    at = data.draw(st.integers(0, len(body)))
+    end = data.draw(st.integers(at, min(len(body), at + 4)))
+    spoilt = body[:at] + data.draw(st.sampled_from(PIECES)) + body[end:]
+    for text in (body, spoilt):
+        plain = _split_plain(text)
+        assert plain is None or (plain, True) == _walk(text)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"a":1,"a":1}]',
+        b'[{"a":1e999}]',
+        b'[{"a":NaN}]',
+        b'[{"a":1.0e1}]',
+        b'[{"a": 1}]',
+        b'[{"a":"\\u0041"}]',
+        b'[{"a":"\\ud800"}]',
+        b'[{"a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}]",
+        b'[{"a":1}] ',
+        b'[{"a":1},{}',
+        to_json([{}] * (MAX_BATCH_EVENTS + 1)),
+    ],
+)
+def test_what_might_be_read_in_two_ways_is_walked(body: bytes) -> None:
+    assert _split_plain(body) is None
 
 
 @given(st.dictionaries(TEXTS, VALUES, max_size=5), SPACE, SPACE, st.booleans())
