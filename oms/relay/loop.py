@@ -17,12 +17,13 @@ import structlog
 
 from act.client import (
     LedgerClient,
+    LedgerError,
     LedgerGapError,
     LedgerRefusedError,
     LedgerTooLargeError,
     LedgerUnavailableError,
 )
-from act.contract import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+from act.contract import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Receipt
 from oms.domain.errors import UnavailableError
 from oms.sequencer.deliver import (
     Delivered,
@@ -95,6 +96,8 @@ class Relay:
         self._sent = MAX_BATCH_EVENTS
         self._limit = MAX_BATCH_EVENTS
         self._tower = secrets.token_hex(8)
+        self._marking: asyncio.Task[None] | None = None
+        self._being_marked: set[int] = set()
         self._renew_at = float("-inf")
         self._poll_sec = SHARED_POLL_SEC if store.is_shared else IDLE_POLL_SEC
 
@@ -132,6 +135,7 @@ class Relay:
             async with asyncio.timeout(limit_sec):
                 while await self._is_active() and await self.send_once():
                     pass
+                await self._marked()
                 if self._store.is_shared:
                     await self._writer.run_each(hold_relay, [HoldRelay(self._tower, for_ms=0)])
         except (TimeoutError, LedgerUnavailableError, UnavailableError):
@@ -157,33 +161,67 @@ class Relay:
         """
         batch = await asyncio.to_thread(self._read)
         if not batch:
+            await self._marked()
             return False
         try:
             receipts = await self._ledger.append([event.body for event in batch])
-        except LedgerTooLargeError as error:
-            await self._shrink(batch, error)
-        except LedgerGapError as error:
-            await self._mend_gap(batch, error)
-        except LedgerRefusedError as error:
-            await self._refused(batch, error)
+        except LedgerError as error:
+            await self._marked()  # a mark that came after what is done now would undo it
+            await self._not_taken(batch, error)
         else:
-            await self._writer.run_each(deliver, [Delivered(list(zip(batch, receipts, strict=True)))])
+            await self._marked()
+            self._marking = asyncio.create_task(self._mark(batch, receipts))
+            self._being_marked = {event.id for event in batch}
             self._limit = MAX_BATCH_EVENTS
             self._sent = len(batch)
-            self.health.delivered += len(batch)
             self._succeeded()
         return True
 
+    async def _mark(self, batch: list[Pending], receipts: list[Receipt]) -> None:
+        await self._writer.run_each(deliver, [Delivered(list(zip(batch, receipts, strict=True)))])
+        self.health.delivered += len(batch)
+
+    async def _marked(self) -> None:
+        """Wait until the batch that ACT took last is marked, which goes on while the next one is sent.
+
+        Raises:
+            UnavailableError: it could not be marked, and will be sent again.
+        """
+        marking, self._marking = self._marking, None
+        try:
+            if marking is not None:
+                await marking
+        finally:
+            self._being_marked = set()
+
     def _read(self) -> list[Pending]:
         """Return the next batch, no larger than ACT takes."""
+        skipped = self._being_marked
         with self._store.reading() as connection:
-            events = pending_events(connection, limit=self._limit)
+            events = pending_events(connection, limit=self._limit + len(skipped))
+        events = [event for event in events if event.id not in skipped][: self._limit]
         size_bytes = 2
         for place, event in enumerate(events):
             size_bytes += len(event.body) + 1
             if size_bytes > MAX_BATCH_BYTES and place:
                 return events[:place]
         return events
+
+    async def _not_taken(self, batch: list[Pending], error: LedgerError) -> None:
+        """Do what lets the next batch get through.
+
+        Raises:
+            LedgerUnavailableError: only time can.
+        """
+        match error:
+            case LedgerTooLargeError():
+                await self._shrink(batch, error)
+            case LedgerGapError():
+                await self._mend_gap(batch, error)
+            case LedgerRefusedError():
+                await self._refused(batch, error)
+            case _:
+                raise error
 
     async def _shrink(self, batch: list[Pending], error: LedgerTooLargeError) -> None:
         if len(batch) == 1:

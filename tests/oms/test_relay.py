@@ -17,6 +17,7 @@ from act.client import LedgerClient, LedgerUnavailableError
 from act.config import Settings as LedgerSettings
 from act.contract import MAX_BATCH_EVENTS, entry_bytes, leaf_hash
 from act.storage.store import open_store as open_ledger
+from oms.domain.errors import UnavailableError
 from oms.relay import loop
 from oms.relay.loop import Relay
 from oms.sequencer.deliver import ResumeStreams, resume
@@ -252,9 +253,56 @@ async def test_a_relay_that_dies_between_the_answer_and_its_mark_does_no_harm(
         relay = relay_of(tower, writer, ledger)
         monkeypatch.setattr(writer, "run_each", die)
         with pytest.raises(asyncio.CancelledError):
-            await relay.send_once()
+            await send_all(relay)
         monkeypatch.undo()
         await send_all(relay_of(tower, writer, ledger))
+    assert ledger.batches[0] == ledger.batches[1]
+    check_ledger_has_all(tower.store, ledger)
+
+
+@in_loop
+async def test_the_next_batch_is_sent_while_the_last_one_is_marked(
+    tower: Tower, ledger: ScriptedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_jobs(tower, 3)
+    monkeypatch.setattr(loop, "MAX_BATCH_EVENTS", 5)
+    may_mark = asyncio.Event()
+    async with working(tower) as writer:
+        run_each = writer.run_each
+
+        async def mark_late(*arguments: Any) -> Any:
+            await may_mark.wait()
+            return await run_each(*arguments)
+
+        monkeypatch.setattr(writer, "run_each", mark_late)
+        relay = relay_of(tower, writer, ledger)
+        sending = asyncio.create_task(send_all(relay))
+        await until(lambda: len(ledger.batches) == 2, what="the second batch is there")
+        assert len(undelivered(tower.store)) == len(event_rows(tower.store))
+        may_mark.set()
+        await sending
+    sent = [event_id for batch in ledger.batches for event_id in batch]
+    assert sent == [f"{row.stream}.{row.seq}" for row in event_rows(tower.store)]
+    assert relay.health.delivered == len(sent)
+    check_ledger_has_all(tower.store, ledger)
+
+
+@in_loop
+async def test_what_could_not_be_marked_is_sent_again(
+    tower: Tower, ledger: ScriptedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_jobs(tower, 3)
+
+    async def fail(*_: Any) -> None:
+        raise UnavailableError("the disk is full")
+
+    async with working(tower) as writer:
+        relay = relay_of(tower, writer, ledger)
+        monkeypatch.setattr(writer, "run_each", fail)
+        with pytest.raises(UnavailableError):
+            await send_all(relay)
+        monkeypatch.undo()
+        await send_all(relay)
     assert ledger.batches[0] == ledger.batches[1]
     check_ledger_has_all(tower.store, ledger)
 
