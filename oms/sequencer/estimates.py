@@ -20,6 +20,7 @@ from oms.domain.eta_words import label, method
 from oms.domain.plan import Plan
 from oms.domain.task import Job, JobState, Task, TaskStatus
 from oms.sequencer.lane_now import lane_rules
+from oms.sequencer.place import shown_available_at
 from oms.sequencer.views import Eta
 from oms.storage.experience import Samples, lane_states, newest_way, samples_mark, samples_of, tasks_ahead, ways_of
 from oms.storage.plan_cache import PlanCache
@@ -168,7 +169,7 @@ def _standing(connection: Connection, task: Task, its_tasks: Sequence[Task]) -> 
         task.created_at,
         round=rounds,
         ahead=tasks_ahead(connection, task),
-        not_before_ms=task.available_at,
+        not_before_ms=shown_available_at(task),
     )
 
 

@@ -15,7 +15,18 @@ from sqlalchemy import Connection, bindparam, delete, func, select, text, update
 
 from oms.domain.eta_history import MAX_JOBS, PastJob, Visit
 from oms.domain.task import JobState, Task, TaskStatus
-from oms.storage.tables import READY, WAITING, durations, jobs, lane_controls, lane_counts, tasks, ways, workers
+from oms.storage.tables import (
+    BATCHED,
+    READY,
+    WAITING,
+    durations,
+    jobs,
+    lane_controls,
+    lane_counts,
+    tasks,
+    ways,
+    workers,
+)
 from oms.storage.transaction import Dialect, Transaction, in_list
 
 MAX_SAMPLES = 200
@@ -278,6 +289,13 @@ def tasks_ahead(connection: Connection, task: Task) -> int:
             (lane, READY, tasks.c.priority > task.priority),
             (lane, READY, ours, before),
             (lane, READY, ours, same, tasks.c.task_id < task.task_id),
+        ]
+    elif task.batch_at is not None:  # in the order in which the batch lets in
+        ours, batch = tasks.c.priority == task.priority, tasks.c.batch_at
+        parts = [
+            (lane, BATCHED, tasks.c.priority > task.priority),
+            (lane, BATCHED, ours, batch < task.batch_at),
+            (lane, BATCHED, ours, batch == task.batch_at, tasks.c.task_id < task.task_id),
         ]
     else:
         parts = [(lane, WAITING, same, tasks.c.task_id < task.task_id)]

@@ -455,6 +455,28 @@ def test_of_a_batch_those_that_were_there_first_are_ahead(plant: Tower, clock: C
         ]
 
 
+def test_a_batch_with_a_limit_is_waited_for_until_it_comes_and_gives_what_is_first_in_its_order(
+    plant: Tower, clock: Clock
+) -> None:
+    nightly = {"id": "plant", "kind": "vendor", "batch": {"at": "03:00", "max": 2}}
+    plant.put_plan({**PRINTING, "id": "nightly", "lanes": [PRINTING["lanes"][0], nightly]})
+    answers: list[TaskAnswer] = []
+    for night in range(MIN_JOBS // 2):
+        plant.run(start, *(Start("nightly", f"N-{night}-{number}", {}, 0) for number in range(2)))
+        answers += done(plant, plant.pull("extract", 2))
+        clock.advance(86_400)
+        answers += done(plant, plant.pull("plant", 2))
+    learned(plant, answers)
+    plant.run(start, *(Start("nightly", f"mine-{number}", {}, number % 2) for number in range(4)))
+    done(plant, leased := plant.pull("extract", 4))
+    with plant.store.reading() as connection:
+        ahead = {task.job_id: tasks_ahead(connection, task) for task in queued(plant, "plant")}
+    assert [ahead[int(task.job_id.removeprefix("JOB-"))] for task in leased] == [0, 1, 2, 3]
+    found = [eta(plant, task.job_id) for task in leased]
+    assert all(one is not None for one in found)
+    assert [one["high"] for one in found if one is not None] == [at(clock, days * 86_400) for days in (1, 1, 2, 2)]
+
+
 def _number(task: Task) -> int:
     return task.task_id
 
