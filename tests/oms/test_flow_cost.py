@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +19,11 @@ from oms.storage import postgres
 from oms.storage.store import Store
 from oms.storage.tables import branches, tasks
 from tests.database import Kind
-from tests.oms.support import Clock, Tower, steps_of, tidy
+from tests.oms.support import Clock, Tower, steps_of, tidy, writer_engine
 from tests.oms.walk import Walker, act, plan, walker
 
 SIZES: dict[Kind, tuple[int, int]] = {"sqlite": (10, 10_000), "postgres": (30, 700)}
-"""How many items a small and a large job have; PostgreSQL counts whole pages of an index, which ten rows do not fill."""
+"""How many items a small and a large job have. PostgreSQL counts pages of an index, of which ten rows fill none."""
 GOOD = {"ok": True}
 
 INSIDE: dict[str, list[Any]] = {
@@ -49,22 +51,35 @@ class Cost:
 def cost_of(tower: Tower, verb: Any, wish: Any) -> tuple[Cost, Any]:
     """Return what a verb costs, and its answer."""
     found: list[Any] = []
-    statements = 0
-
-    def count(*_: object) -> None:
-        nonlocal statements
-        statements += 1
-
-    with tower.transaction() as tx:
+    with tower.transaction() as tx, counted_statements(tower.store) as statements:
 
         def run() -> None:
             found.extend(verb(tx, [wish]))
             tx.flush()
 
-        event.listen(tx.connection, "before_cursor_execute", count)
         steps = steps_of(tx.connection, run)
-        event.remove(tx.connection, "before_cursor_execute", count)
-        return Cost(statements, steps), found[0]
+        return Cost(len(statements), steps), found[0]
+
+
+@contextmanager
+def counted_statements(store: Store) -> Iterator[list[None]]:
+    """Give a list that has an entry for each statement, those that are prepared and the others."""
+    statements: list[None] = []
+    run_prepared = prepared._run
+
+    def count_prepared(*arguments: Any, **more: Any) -> Any:
+        statements.append(None)
+        return run_prepared(*arguments, **more)
+
+    def count(*_: object) -> None:
+        statements.append(None)
+
+    engine = writer_engine(store)
+    event.listen(engine, "before_cursor_execute", count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "_run", count_prepared)
+        yield statements
+    event.remove(engine, "before_cursor_execute", count)
 
 
 def costs_of_an_item(w: Walker, name: str, count: int) -> dict[str, Cost]:
@@ -154,24 +169,16 @@ def test_a_plain_plan_is_never_asked_for_blocks(w: Walker, monkeypatch: pytest.M
 
 def test_a_long_list_begins_ends_and_is_cancelled_in_few_statements(w: Walker, monkeypatch: pytest.MonkeyPatch) -> None:
     """One for each item would hold up everybody who writes."""
-    counted = 0
-    original = prepared._run
-
-    def count(*arguments: Any, **more: Any) -> Any:
-        nonlocal counted
-        counted += 1
-        return original(*arguments, **more)
-
-    monkeypatch.setattr(prepared, "_run", count)
     monkeypatch.setattr(postgres, "MAX_NUMBERS_AT_ONCE", 256)
     each = {"for_each": "input.pages", "as": "page", "do": INSIDE["parallel"]}
-    w.go(plan(each, act("end", "c")), {"pages": list(range(400))})
-    assert counted < 100
+    with counted_statements(w.store) as statements:
+        w.go(plan(each, act("end", "c")), {"pages": list(range(400))})
+    assert len(statements) < 100
     leased: list[LeasedTask] = w.pull("a", 1)
-    counted = 0
-    w.fail(leased[0], retryable=False)
-    w.complete(w.pull_one("b"))
-    w.cancel()
-    assert counted < 100
+    with counted_statements(w.store) as statements:
+        w.fail(leased[0], retryable=False)
+        w.complete(w.pull_one("b"))
+        w.cancel()
+    assert len(statements) < 100
     with w.store.reading() as connection:
         assert connection.execute(select(branches)).all() == []
