@@ -96,10 +96,15 @@ class Database:
 
     def end_sessions(self) -> None:
         """End all connections to a PostgreSQL database, as an operator or a restart would."""
-        ends = time.monotonic() + END_SEC
         with connect(make_url(self.server_url)) as session:
-            while session.execute(_END, [self.name]).fetchall():
-                assert time.monotonic() < ends, f"a session on {self.name} does not end"
+            end_sessions(session, self.name)
+
+
+def end_sessions(session: psycopg.Connection[Any], name: str) -> None:
+    """End all other connections to a database, over a session on its server."""
+    ends = time.monotonic() + END_SEC
+    while session.execute(_END, [name]).fetchall():
+        assert time.monotonic() < ends, f"a session on {name} does not end"
 
 
 def migrate(url: str, schema: Schema) -> None:

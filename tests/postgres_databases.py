@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
-from tests.database import Database, Schema, connect, migrate
+from tests.database import Database, Schema, connect, end_sessions, migrate
 from tests.postgres_server import Server
 
 PREFIX = "hms_test_"
@@ -106,7 +106,7 @@ class PostgresDatabases:
         """Make the database what its template is; return False where that cannot be done."""
         try:
             # What a test left open would write into the next one's database, or hold its locks.
-            database.end_sessions()
+            end_sessions(self._admin, database.name)
             with connect(make_url(database.url)) as session:
                 return template.empty(session)
         except psycopg.Error:  # the test ruined it in a way that nobody foresaw

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.spawner import Spawned, run, spawn
+
 ROOT = Path(__file__).parents[2]
 LIMIT_SEC = 20.0
 
@@ -29,18 +31,23 @@ class Served:
         self, folder: Path, *flags: str, env: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
     ) -> None:
         self.errors = folder / "stderr.txt"
-        with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "act.cli", "serve", "--port", "0", *flags],
-                cwd=folder,
-                env=environment(env),
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                preexec_fn=before,  # noqa: PLW1509 - it only sets a limit, which no lock can hold up
-            )
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline().strip()
+        reads, writes = os.pipe()
+        self.stdout = os.fdopen(reads)
+        arguments = ("serve", "--port", "0", *flags)
+        self.process: Spawned | subprocess.Popen[bytes]
+        with self.errors.open("ab") as errors, os.fdopen(writes, "wb") as out:
+            if before is None:
+                self.process = spawn("act", *arguments, cwd=folder, env=environment(env), stdout=out, stderr=errors)
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "act", *arguments],
+                    cwd=folder,
+                    env=environment(env),
+                    stdout=out,
+                    stderr=errors,
+                    preexec_fn=before,  # noqa: PLW1509 - it only sets a limit, which no lock can hold up
+                )
+        self.line = self.stdout.readline().strip()
         found = re.search(r"http://[^,]+", self.line)
         assert found, self.errors.read_text()
         self.url = found[0]
@@ -54,8 +61,7 @@ class Served:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.stdout.close()
 
     def stop(self) -> tuple[int, float]:
         """Send SIGTERM; return the exit code and how many seconds it took."""
@@ -78,12 +84,5 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def act(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run an ``act`` command that ends by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "act.cli", *arguments],
-        cwd=folder,
-        env=environment(env),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SEC,
-        check=False,
-    )
+    ended = run("act", *arguments, cwd=folder, env=environment(env), limit_sec=LIMIT_SEC)
+    return subprocess.CompletedProcess(ended.args, ended.returncode, ended.stdout.decode(), ended.stderr.decode())

@@ -54,6 +54,7 @@ def fold(*steps: tuple[str, str] | tuple[str, str, dict[str, Any]]) -> dict[str,
 JOB_QUEUED = ("job", "queued")
 TASK_QUEUED = ("task", "queued")
 FAILED = ("task", "failed", {"detail": {"final": True}})
+CANCELLED = [TASK_QUEUED, ("task", "cancelled"), ("job", "cancelled")]
 STARTED = ("task", "started", {"attempt": 1, "worker": "w-1"})
 
 
@@ -88,6 +89,10 @@ STARTED = ("task", "started", {"attempt": 1, "worker": "w-1"})
             "running",
             "queued",
         ),
+        # What was restarted runs, though nothing of it was ever handed out; also after a pause.
+        ([*CANCELLED, TASK_QUEUED, ("job", "restarted")], "running", "queued"),
+        ([*CANCELLED, TASK_QUEUED, ("job", "restarted"), ("job", "paused")], "paused", "queued"),
+        ([*CANCELLED, TASK_QUEUED, ("job", "restarted"), ("job", "paused"), ("job", "resumed")], "running", "queued"),
         ([("step", "skipped"), TASK_QUEUED], "queued", "queued"),
         ([TASK_QUEUED, STARTED, ("task", "done"), ("job", "done"), ("job", "erased")], "done", "done"),
         ([TASK_QUEUED, ("job", "signalled")], "queued", "queued"),

@@ -26,6 +26,7 @@ from oms.demo.ledger import wait_until_delivered
 from oms.demo.pair import Pair
 from oms.worker import OmsClient
 from tests.e2e.conftest import EXAMPLES, LIMIT_SEC, ROOT, until
+from tests.spawner import run
 
 PLANTED = {
     "input": "planted-input-b7f1",
@@ -176,14 +177,7 @@ def not_looked_at(pair: Pair, looked_at: Iterable[str]) -> set[str]:
 def act(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run a command of ACT's."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMS_", "ACT_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "act", *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    return run("act", *arguments, cwd=ROOT, env=environment, limit_sec=60)
 
 
 def verified(key: Path, export: Path) -> str | None:

@@ -107,10 +107,14 @@ class TwoServices:
         database.rows(statement)
 
 
+EIGHT = [{"activity": f"a{number}", "lane": "eight"} for number in range(8)]
+
+
 @pytest.fixture(autouse=True)
-def single_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let PostgreSQL give numbers one by one: these tests call jobs by their names."""
+def quick_and_single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let PostgreSQL give numbers one by one, as these tests call jobs by their names; and ACT sign at once."""
     monkeypatch.setattr(postgres, "MAX_NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(signer, "EVERY_SEC", 0.01)
 
 
 @asynccontextmanager
@@ -174,6 +178,15 @@ def test_p10_two_that_agree_have_no_differences_and_every_receipt_is_in_the_tree
     asyncio.run(scenario())
 
 
+async def many_events(both: TwoServices) -> None:
+    """Let 20 jobs have 520 events: two full tiles, and 8 entries of the next."""
+    await both.post("/plans", {"id": "eight", "lanes": ["eight"], "sequence": EIGHT})
+    await both.post("/start", [{"plan": "eight", "reference": f"T-{n}"} for n in range(20)])
+    for _ in EIGHT:
+        tasks = (await both.oms.get("/pull", params={"lane": "eight", "max": 20})).json()
+        await both.post("/complete", [{"task_id": task["task_id"], "token": task["token"]} for task in tasks])
+
+
 def some_other_root(note: bytes, keys: Keys) -> bytes:
     """Return what the log's operator can sign too: another tree of the same size."""
     checkpoint = open_checkpoint(note, keys.verifiers, origin=keys.origin).checkpoint
@@ -187,7 +200,7 @@ def test_p10_what_is_shown_and_not_signed_is_a_difference(
 
     async def scenario() -> None:
         async with two_services(new_database, tmp_path, keys) as both:
-            await both.post("/start", [{"plan": "single", "reference": f"T-{n}"} for n in range(260)])
+            await many_events(both)
             await both.delivered()
             await both.act.signed()
             assert (await both.reconcile(keys=keys.verifiers)).tree_size == 520
@@ -393,11 +406,7 @@ def test_events_under_way_are_waited_for(new_database: NewDatabase, tmp_path: Pa
     asyncio.run(scenario())
 
 
-def test_it_finds_nothing_while_both_are_at_work(
-    new_database: NewDatabase, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(signer, "EVERY_SEC", 0.01)
-
+def test_it_finds_nothing_while_both_are_at_work(new_database: NewDatabase, tmp_path: Path, keys: Keys) -> None:
     async def scenario() -> None:
         chance = random.Random(11)
         async with two_services(new_database, tmp_path, keys) as both:
@@ -517,7 +526,7 @@ def test_a_wrong_address_is_said(
 ) -> None:
     async def scenario() -> None:
         async with two_services(new_database, tmp_path) as both:
-            await some_history(both)
+            await both.post("/start", {"plan": "single", "reference": "T"})
             with pytest.raises(ReconcileError) as caught:
                 await reconcile(
                     oms_url,

@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +15,8 @@ from typing import Any, Literal
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+from tests.spawner import Spawned, spawn
+
 START_LIMIT_SEC = 60.0
 STOP_LIMIT_SEC = 10.0
 """The contract's: a stop takes no longer."""
@@ -77,18 +76,20 @@ class Served:
         prefix = f"{name.upper()}_"
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMS_", "ACT_"))}
         self._environment |= {prefix + key.upper(): str(value) for key, value in settings.items()}
-        self._environment["PYTHONPATH"] = str(ROOT)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Spawned | None = None
 
     def begin(self, *, is_ready: bool = True) -> None:
         """Start it; return when it is ready, or at once."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self.name, "serve", "--port", str(self.port)],
+            self._process = spawn(
+                self.name,
+                "serve",
+                "--port",
+                str(self.port),
                 cwd=self._folder,
                 env=self._environment,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=log,
             )
         if is_ready:
             wait_until(self._answers, what=f"{self.label} is ready")

@@ -7,8 +7,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +19,10 @@ from structlog.testing import capture_logs
 
 from oms.sequencer.sweeper import _watch_clock
 from tests.database import Database
-from tests.faults.services import ROOT, Served, free_port, serving, until, wait_until
+from tests.faults.services import Served, free_port, serving, until, wait_until
 from tests.oms.fold import check_places, fold
 from tests.oms.support import Clock, Site, event_rows, in_loop, running
+from tests.spawner import run
 
 PLAN = "id: single\nlanes: [only]\nsequence: [only]\n"
 NOBODY = "http://127.0.0.1:9"
@@ -135,17 +134,10 @@ def test_what_was_acknowledged_is_there_after_a_stop_and_a_start(folder: Path) -
 def refused_start(folder: Path, *arguments: str, **settings: str) -> tuple[int, str]:
     """Start it where it must not start; return its exit code and what it says."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMS_", "ACT_"))}
-    ended = subprocess.run(
-        [sys.executable, "-m", "oms", "serve", *arguments],
-        cwd=folder,
-        env=environment | settings | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert "Traceback" not in ended.stderr, ended.stderr
-    return ended.returncode, ended.stderr
+    ended = run("oms", "serve", *arguments, cwd=folder, env=environment | settings, limit_sec=30)
+    said = ended.stderr.decode()
+    assert "Traceback" not in said, said
+    return ended.returncode, said
 
 
 def test_a_second_process_on_the_same_file_is_refused_and_told_who_has_it(folder: Path) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -55,6 +54,7 @@ from tests.databases import Databases
 from tests.oms.retained import faults_of
 from tests.oms.support import CHECKED, LIMIT_SEC, SINGLE, Clock, Tower
 from tests.oms.test_retention import hand_over
+from tests.spawner import ROOT, run, spawn
 
 NewOne = Callable[..., Database]
 BLOCK = {"job_id": 1, "path": "1", "scope": "", "kind": "parallel", "state": "running", "since": 1}
@@ -231,7 +231,7 @@ def test_an_empty_site_can_be_copied(new: NewOne, source_kind: Kind, target_kind
 
 def test_a_text_with_u0000_arrives_without_it(new: NewOne) -> None:
     """SQLite keeps it in an error's message; PostgreSQL has no such character."""
-    source, target = new("sqlite", "oms"), new("postgres")
+    source, target = new("sqlite", "oms"), new("postgres", "oms")
     fill(source)
     with contextlib.closing(open_store(source.url)) as store, store.connect_writer() as connection, connection.begin():
         connection.execute(jobs.update().where(jobs.c.job_id == 1).values(error="a\0b"))
@@ -274,7 +274,7 @@ def kill_after(pages: int, monkeypatch: Any) -> None:
 def test_a_killed_copy_goes_on_behind_its_last_page(
     new: NewOne, source_kind: Kind, target_kind: Kind, monkeypatch: Any, pages: int
 ) -> None:
-    source, target = new(source_kind, "oms"), new(target_kind)
+    source, target = new(source_kind, "oms"), new(target_kind, "oms")
     fill(source)
     monkeypatch.setattr(copying, "PAGE_ROWS", 20)
     with monkeypatch.context() as patch:
@@ -295,7 +295,7 @@ def test_a_killed_copy_goes_on_behind_its_last_page(
 def test_a_page_and_its_progress_stand_or_fall_together(
     new: NewOne, source_kind: Kind, target_kind: Kind, monkeypatch: Any
 ) -> None:
-    source, target = new(source_kind, "oms"), new(target_kind)
+    source, target = new(source_kind, "oms"), new(target_kind, "oms")
     fill(source)
     monkeypatch.setattr(copying, "PAGE_ROWS", 20)
     with monkeypatch.context() as patch:
@@ -325,18 +325,19 @@ def test_a_page_and_its_progress_stand_or_fall_together(
 def test_a_copy_survives_sigkill(new: NewOne, target_kind: Kind) -> None:
     source, target = new("sqlite", "oms"), new(target_kind, "oms")
     fill(source, count=2_000)
-    command = [sys.executable, "-m", "oms", "copy", "--from", source.url, "--to", target.url]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = ("oms", "copy", "--from", source.url, "--to", target.url)
+    with Path(os.devnull).open("wb") as nowhere:
+        process = spawn(*arguments, cwd=ROOT, env=os.environ, stdout=nowhere, stderr=nowhere)
     ends = time.monotonic() + LIMIT_SEC
     while not target.count("tasks"):
         assert time.monotonic() < ends, "the copy did not come to the tasks"
         assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    again = run(*arguments, cwd=ROOT, env=os.environ, limit_sec=60)
     assert again.returncode == 0, again.stderr
-    assert "goes on after" in again.stderr
-    assert "checked outbox" in again.stderr
+    assert b"goes on after" in again.stderr
+    assert b"checked outbox" in again.stderr
     assert contents(target) == contents(source)
 
 
@@ -347,7 +348,7 @@ def test_a_copy_survives_sigkill(new: NewOne, target_kind: Kind) -> None:
 def test_a_copy_that_differs_is_found_and_stays_unfinished(
     new: NewOne, source_kind: Kind, target_kind: Kind, monkeypatch: Any, change: str
 ) -> None:
-    source, target = new(source_kind, "oms"), new(target_kind)
+    source, target = new(source_kind, "oms"), new(target_kind, "oms")
     fill(source)
     statements = {
         "more": "INSERT INTO workers (lane, worker, last_seen) VALUES ('x', 'y', 1)",
@@ -384,7 +385,7 @@ def test_a_target_that_holds_something_is_refused(new: NewOne, source_kind: Kind
 
 
 def test_a_complete_copy_is_not_copied_to_again(new: NewOne, target_kind: Kind) -> None:
-    source, target = new("sqlite", "oms"), new(target_kind)
+    source, target = new("sqlite", "oms"), new(target_kind, "oms")
     fill(source)
     copy(source, target)
     with pytest.raises(CannotCopyError, match="not empty"):
@@ -401,7 +402,7 @@ def test_a_target_that_gave_numbers_is_refused(new: NewOne, target_kind: Kind) -
 
 
 def test_an_unfinished_copy_of_another_source_is_refused(new: NewOne, target_kind: Kind, monkeypatch: Any) -> None:
-    source, other, target = new("sqlite", "oms"), new("sqlite", "oms"), new(target_kind)
+    source, other, target = new("sqlite", "oms"), new("sqlite", "oms"), new(target_kind, "oms")
     fill(source)
     with monkeypatch.context() as patch:
         kill_after(2, patch)
@@ -446,7 +447,7 @@ def test_a_source_of_an_older_release_is_left_as_it_is(new: NewOne) -> None:
 
 
 def test_a_row_that_the_target_does_not_take_is_named(new: NewOne) -> None:
-    source, target = new("sqlite", "oms"), new("postgres")
+    source, target = new("sqlite", "oms"), new("postgres", "oms")
     fill(source)
     source.rows(f"UPDATE plans SET file = '{'x' * 600}'")
     with pytest.raises(CannotCopyError, match=r"rows of plans .* too long"):
@@ -460,8 +461,8 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines(new: NewOne) -> None:
     source = new("sqlite", "oms")
     fill(source)
     bar, lines = io.StringIO(), io.StringIO()
-    run_copy(source.url, new("sqlite").url, Console(file=bar, force_terminal=True, width=200))
-    run_copy(source.url, new("sqlite").url, Console(file=lines, force_terminal=False))
+    run_copy(source.url, new("sqlite", "oms").url, Console(file=bar, force_terminal=True, width=200))
+    run_copy(source.url, new("sqlite", "oms").url, Console(file=lines, force_terminal=False))
     assert "━" in bar.getvalue()
     assert "\x1b" not in lines.getvalue()
     assert [line.split()[:2] for line in lines.getvalue().splitlines()] == [

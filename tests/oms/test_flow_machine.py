@@ -291,11 +291,13 @@ class Machine(RuleBasedStateMachine):
 
     def job_names(self) -> list[str]:
         with self.tower.store.reading() as connection:
-            return [f"JOB-{number}" for number in connection.execute(select(jobs.c.job_id)).scalars()]
+            in_order = connection.execute(select(jobs.c.job_id).order_by(jobs.c.job_id))
+            return [f"JOB-{number}" for number in in_order.scalars()]
 
     def task_names(self) -> list[str]:
         with self.tower.store.reading() as connection:
-            return [f"TASK-{number}" for number in connection.execute(select(tasks.c.task_id)).scalars()]
+            in_order = connection.execute(select(tasks.c.task_id).order_by(tasks.c.task_id))
+            return [f"TASK-{number}" for number in in_order.scalars()]
 
     def tasks_that_are(self, status: str) -> list[str]:
         statement = select(tasks.c.task_id).where(tasks.c.status == status).order_by(tasks.c.task_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from oms.domain.errors import InvalidInputError
+from oms.sequencer.complete import Complete, complete
 from oms.sequencer.lists import JobFilter, TaskFilter, jobs_page, tasks_page
 from oms.sequencer.start import Start, start
 from oms.storage.store import Store, open_store
@@ -59,12 +61,32 @@ def _pages(
         between()
 
 
+@dataclass
+class Town:
+    """A town hall on a long day: sixty jobs of three plans, a second apart, in all states. Nobody changes it.
+
+    Attributes:
+        store: where it is.
+        now_ms: what time it is.
+        jobs: all jobs, newest first, each as it is shown.
+        tasks: all tasks, oldest first, each as it is shown in the list.
+    """
+
+    store: Store
+    now_ms: int
+    jobs: list[dict[str, Any]]
+    tasks: list[dict[str, Any]]
+
+    def age_sec(self, row: dict[str, Any]) -> float:
+        return self.now_ms / 1000 - datetime.fromisoformat(row["created_at"]).timestamp()
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def town(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Tower]:
-    """A town hall on a long day: sixty jobs of three plans, a second apart, in all states."""
+def town(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Town]:
     with databases.lend(request.param, "oms") as database:
         store = open_store(database.url)
-        yield fill_town(Tower(store, Clock()))
+        tower = fill_town(Tower(store, Clock()))
+        yield Town(store, tower.clock(), *_all(tower))
         store.close()
 
 
@@ -93,10 +115,6 @@ def _all(tower: Tower) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return jobs, sorted(tasks, key=lambda task: int(task["task_id"].removeprefix("TASK-")))
 
 
-def _age_sec(row: dict[str, Any], tower: Tower) -> float:
-    return tower.clock() / 1000 - datetime.fromisoformat(row["created_at"]).timestamp()
-
-
 ages = st.sampled_from([None, None, 0, 1, 30.5, 64, 1e6, 1e10])
 
 
@@ -109,17 +127,17 @@ ages = st.sampled_from([None, None, 0, 1, 30.5, 64, 1e6, 1e10])
     limit=st.sampled_from([1, 2, 7, 59, 60, 61]),
 )
 def test_a_filter_of_jobs_gives_the_jobs_that_it_asks_for_newest_first(  # noqa: PLR0917 - Hypothesis names them
-    town: Tower, plan: str | None, state: str | None, reference: str | None, older_than_sec: float | None, limit: int
+    town: Town, plan: str | None, state: str | None, reference: str | None, older_than_sec: float | None, limit: int
 ) -> None:
     wanted = JobFilter(plan=plan, state=state, reference=reference, older_than_sec=older_than_sec)
-    pages = job_pages(town.store, wanted, limit=limit, now_ms=town.clock())
+    pages = job_pages(town.store, wanted, limit=limit, now_ms=town.now_ms)
     expected = [
         job["job_id"]
-        for job in _all(town)[0]
+        for job in town.jobs
         if plan in (None, job["plan"])
         and state in (None, job["state"])
         and reference in (None, job["reference"])
-        and (older_than_sec is None or _age_sec(job, town) >= older_than_sec - 1e-6)
+        and (older_than_sec is None or town.age_sec(job) >= older_than_sec - 1e-6)
     ]
     assert [job_id for page in pages for job_id in page] == expected
     assert all(len(page) == limit for page in pages[:-1])
@@ -136,7 +154,7 @@ def test_a_filter_of_jobs_gives_the_jobs_that_it_asks_for_newest_first(  # noqa:
     limit=st.sampled_from([1, 3, 50, 1000]),
 )
 def test_a_filter_of_tasks_gives_the_tasks_that_it_asks_for_oldest_first(  # noqa: PLR0917 - Hypothesis names them
-    town: Tower,
+    town: Town,
     lane: str | None,
     status: str | None,
     job: str | None,
@@ -148,23 +166,23 @@ def test_a_filter_of_tasks_gives_the_tasks_that_it_asks_for_oldest_first(  # noq
     wanted = TaskFilter(
         lane=lane, status=status, job=job, plan=plan, reference=reference, older_than_sec=older_than_sec
     )
-    pages = task_pages(town.store, wanted, limit=limit, now_ms=town.clock())
+    pages = task_pages(town.store, wanted, limit=limit, now_ms=town.now_ms)
     expected = [
         task["task_id"]
-        for task in _all(town)[1]
+        for task in town.tasks
         if lane in (None, task["lane"])
         and status in (None, task["status"])
         and job in (None, task["job_id"])
         and plan in (None, task["plan"])
         and reference in (None, task["reference"])
-        and (older_than_sec is None or _age_sec(task, town) >= older_than_sec - 1e-6)
+        and (older_than_sec is None or town.age_sec(task) >= older_than_sec - 1e-6)
     ]
     assert [task_id for page in pages for task_id in page] == expected
 
 
-def test_the_town_has_something_of_everything(town: Tower) -> None:
+def test_the_town_has_something_of_everything(town: Town) -> None:
     """The two tests above would agree on empty lists."""
-    jobs, tasks = _all(town)
+    jobs, tasks = town.jobs, town.tasks
     assert {job["state"] for job in jobs} == {"queued", "running", "done", "failed"}
     assert {task["status"] for task in tasks} == {"queued", "running", "done", "failed"}
     assert {task["lane"] for task in tasks} == {"extract", "verify", "print", "only", "elsewhere"}
@@ -211,7 +229,7 @@ def test_who_comes_of_age_between_two_pages_is_not_lost(tower: Tower, clock: Clo
 
 
 @pytest.mark.parametrize("cursor", ["x", "0", "-1", "1.5", "\u0661", "9" * 30])
-def test_a_cursor_that_is_none_of_ours_is_refused(town: Tower, cursor: str) -> None:
+def test_a_cursor_that_is_none_of_ours_is_refused(town: Town, cursor: str) -> None:
     with town.store.reading() as connection:
         with pytest.raises(InvalidInputError):
             jobs_page(connection, JobFilter(), limit=5, cursor=cursor, now_ms=0)
@@ -241,8 +259,7 @@ def fill_crowd(tower: Tower) -> Tower:
         tower.clock.advance(10)
         tower.run(start, *(Start("single", f"T-{hundred}-{number}", {}, 0) for number in range(100)))
         if hundred < 18:
-            for task in tower.pull("only", 99):
-                tower.complete(task)
+            tower.run(complete, *(Complete(task.task_id, {}, task.token) for task in tower.pull("only", 99)))
     tidy(tower.store)
     return tower
 
