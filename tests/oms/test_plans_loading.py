@@ -20,6 +20,19 @@ ONE = "id: one\nlanes: [a, b]\nsequence: [a, b]\n"
 ONE_CHANGED = "id: one\nlanes: [a, b]\nsequence: [b, a]\n"
 ONE_BROKEN = "id: one\nlanes: [a, b]\nsequence: [a, c]\n"
 TWO = "id: two\nlanes: [a]\nsequence: [a]\n"
+BLOCKS = """\
+id: blocks
+lanes: [a, b]
+sequence:
+  - parallel:
+      left: [{activity: left, lane: a}]
+      right: [{activity: right, lane: b}]
+  - {id: pages, for_each: input.pages, as: page, max_parallel: 1, do: [{activity: scan, lane: a, input: {page: page}}]}
+  - {repeat: [{activity: draft, lane: a}], until: outputs.draft.good, max_rounds: 3}
+  - choose:
+      - {when: outputs.draft.good, do: [{id: answer, wait: {signal: answered, timeout_sec: 600, on_timeout: fail}}]}
+  - {activity: end, lane: b, when: outputs.answer.yes && outputs.pages.size() == 2}
+"""
 
 
 class Folder:
@@ -133,6 +146,40 @@ async def test_a_plan_whose_file_is_gone_starts_no_more_jobs(site: Site) -> None
         assert [plan["id"] for plan in (await oms.get("/plans"))["items"]] == ["one", "two"]
         folder.write(one=ONE)
         assert (await folder.reload())[0] == [("one", 1), ("two", 1)]
+
+
+@in_loop
+async def test_a_job_amid_its_blocks_goes_on_to_its_end_at_a_service_that_never_saw_its_file(site: Site) -> None:
+    plans = site.folder / "plans"
+    plans.mkdir()
+    (plans / "blocks.yaml").write_text(BLOCKS)
+    (plans / "two.yaml").write_text(TWO)
+    did: list[str] = []
+
+    async def work(oms: Running, lane: str, output: dict[str, Any] | None = None) -> None:
+        task = await oms.get("/pull", lane=lane)
+        did.append(task["activity"])
+        wish = {"task_id": task["task_id"], "token": task["token"], "output": output or {}}
+        await oms.post("/complete", wish)
+
+    async with running(site, plans=()) as oms:
+        job_id = (await oms.post("/start", {"plan": "blocks", "reference": "T-1", "input": {"pages": [1, 2]}}))[
+            "job_id"
+        ]
+        await work(oms, "a")
+    (plans / "blocks.yaml").unlink()
+    for rest in (["b", "a"], ["a", "a"], ["a"]):  # amid the branches, amid the items, amid the rounds
+        async with running(site, plans=()) as oms:
+            assert (await oms.http.post("/start", json={"plan": "blocks", "reference": "T-2"})).status_code == 404
+            for lane in rest:
+                await work(oms, lane, {"good": len(did) > 4})
+    async with running(site, plans=()) as oms:
+        assert (await oms.get(f"/jobs/{job_id}"))["state"] == "running"
+        await oms.post(f"/jobs/{job_id}/signal", {"name": "answered", "data": {"yes": True}})
+        await work(oms, "b")
+        job = await oms.get(f"/jobs/{job_id}")
+    assert did == ["left", "right", "scan", "scan", "draft", "draft", "end"]
+    assert (job["state"], job["blocks"], job["plan_version"]) == ("done", [], 1)
 
 
 @in_loop
