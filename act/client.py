@@ -10,6 +10,7 @@ import httpx
 from pydantic_core import from_json
 
 from act.contract import BATCH_CONTENT_TYPE, Receipt
+from hmskit.one_connection import OneConnection
 
 
 class LedgerError(Exception):
@@ -52,7 +53,7 @@ class LedgerTooLargeError(LedgerError):
 
 
 class LedgerClient:
-    """An ACT service. One connection pool; close it, or use it as an async context manager."""
+    """An ACT service, over one connection; close it, or use it as an async context manager."""
 
     def __init__(
         self, url: str, *, timeout_sec: float = 30.0, transport: httpx.AsyncBaseTransport | None = None
@@ -60,7 +61,7 @@ class LedgerClient:
         self._http = httpx.AsyncClient(
             base_url=url.rstrip("/"),
             timeout=httpx.Timeout(timeout_sec, connect=min(timeout_sec, 5.0)),
-            transport=transport,
+            transport=transport or OneConnection(),
             # ACT is a service inside the house: a proxy of the environment must not see the ledger's traffic.
             trust_env=False,
         )

@@ -15,7 +15,6 @@ from fastapi_offline import FastAPIOffline
 
 import oms
 from act.client import LedgerClient
-from act.connection import OneConnection
 from hmskit.same_site import SameSiteOnly
 from oms.api import control, health, jobs, lanes, plans, problems, tasks
 from oms.config import Settings
@@ -68,9 +67,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        client = ledger or LedgerClient(
-            settings.act_url, timeout_sec=settings.act_timeout_sec, transport=OneConnection()
-        )
+        client = ledger or LedgerClient(settings.act_url, timeout_sec=settings.act_timeout_sec)
         relay: Relay | None = None
 
         def wake_relay() -> None:

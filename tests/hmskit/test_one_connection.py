@@ -1,4 +1,4 @@
-"""The relay's own connection to ACT."""
+"""A kept connection: what the relay posts over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from act.connection import OneConnection
+from hmskit.one_connection import OneConnection
 
 pytestmark = pytest.mark.anyio
 

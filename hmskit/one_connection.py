@@ -1,4 +1,4 @@
-"""One kept connection to ACT: what the relay posts over, a batch after the other.
+"""One kept connection to a service: what the relay posts over, a batch after the other.
 
 An `httpx` transport over the standard library's `http.client`, in a thread. httpx's own transport spends several times
 as much on a request (docs/performance.md), in the one thread that also answers everybody else; this one waits in the
@@ -25,10 +25,12 @@ class OneConnection(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return the whole answer.
 
+        Where a kept connection turns out to be closed, it is sent once more, on a new one: only for what may be sent
+        twice.
         A caller that is cancelled does not wait for the answer, and its thread ends, too.
 
         Raises:
-            httpx.ConnectError: ACT is not there.
+            httpx.ConnectError: the service is not there.
             httpx.TimeoutException: it does not answer in time.
             httpx.ReadError: the connection broke; whether the request was worked on is not known.
         """
@@ -70,7 +72,7 @@ class _Exchange:
             if self.connection is not None:
                 with suppress(http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                     return self._ask(self.connection)
-                # It had been idle, or the service was restarted. ACT takes the same events twice as once.
+                # It had been idle for too long, or the service was started again.
             return self._ask(self._open())
         except httpx.HTTPError:
             self._close()
