@@ -118,12 +118,14 @@ def quick_and_single(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def two_services(new_database: NewDatabase, folder: Path, keys: Keys | None = None) -> AsyncIterator[TwoServices]:
+async def two_services(
+    new_database: NewDatabase, folder: Path, keys: Keys | None = None, **of_oms: Any
+) -> AsyncIterator[TwoServices]:
     databases = {"oms": new_database("oms"), "act": new_database("act")}
     network = Network()
     async with running_act(databases["act"].url, keys=keys) as act:
         network.to["act"] = httpx.ASGITransport(act.app)
-        chosen = make_settings(Site(folder, databases["oms"]))
+        chosen = make_settings(Site(folder, databases["oms"]), **of_oms)
         store = open_store(chosen.database_url)
         app = create_app(chosen, store, ledger=LedgerClient("http://act", transport=network), now_ms=Clock())
         network.to["oms"] = httpx.ASGITransport(app)
@@ -153,6 +155,112 @@ async def some_history(both: TwoServices) -> None:
     await both.post("/start", {"plan": "single", "reference": "S"})
     await both.work("only", {"output": {}})
     await both.delivered()
+
+
+BLOCKS: dict[str, Any] = {
+    "id": "blocks",
+    "lanes": ["left", "right", "scan", "unscan", "draft", "file", "end"],
+    "sequence": [
+        {"parallel": {"x": ["left"], "y": ["right"]}, "join": "any"},
+        {"id": "pages", "for_each": "input.pages", "as": "page", "do": [{"activity": "scan", "undo": ["unscan"]}]},
+        {"repeat": ["draft"], "until": "outputs.draft.good", "max_rounds": 3},
+        {"choose": [{"when": "outputs.draft.good", "do": ["file"]}]},
+        {"id": "answer", "wait": {"signal": "answered", "timeout_sec": 600}},
+        {"id": "letter", "plan": "single", "input": {"to": "reference"}},
+        "end",
+    ],
+    "retry_policy": {"attempts": 1},
+}
+
+
+async def some_history_of_blocks(both: TwoServices) -> list[str]:
+    """Let jobs with blocks be in every state, and managers do to them what they can; return their names."""
+    await both.post("/plans", BLOCKS)
+    names: list[str] = []
+
+    async def start() -> str:
+        wish = {"plan": "blocks", "reference": f"B-{len(names)}", "input": {"pages": [1, 2]}}
+        names.append((await both.post("/start", wish))["job_id"])
+        return names[-1]
+
+    async def do(*lanes: str, verb: str = "complete", **body: Any) -> str:
+        task: dict[str, Any] = {}
+        for lane in lanes:
+            task = (await both.oms.get("/pull", params={"lane": lane, "wait": LIMIT_SEC})).json()
+            await both.post(f"/{verb}", {"task_id": task["task_id"], "token": task["token"], **body})
+        return str(task["task_id"])
+
+    done = await start()
+    await do("left", "scan", "scan")
+    await do("draft", output={"good": False})
+    await do("draft", output={"good": True})
+    await do("file")
+    await both.post(f"/jobs/{done}/signal", {"name": "answered", "data": {"yes": 1}, "signal_id": "S"})
+    await do("only", "end")
+
+    restarted = await start()
+    await do("left", "scan", "scan")
+    await do("draft", output={"good": True})
+    await both.post(f"/jobs/{restarted}/restart", {"from": "draft", "actor": "boss"})
+    await do("draft", output={"good": True})
+    await do("file")
+
+    cancelled = await start()
+    await do("left", "scan")
+    await both.post(f"/jobs/{cancelled}/cancel", {"reason": "no longer wanted"})
+    await do("unscan")
+
+    out_of_rounds = await start()
+    await do("left", "scan", "scan")
+    await do("draft", "draft", "draft", output={"good": False})
+    await do("unscan", "unscan")
+
+    skipped = await start()
+    await do("right", verb="fail", error="x", retryable=False)
+    task_id = await do("left", verb="fail", error="x", retryable=False)
+    await both.post("/skip", {"task_id": task_id, "output": {}, "reason": "seen on paper", "actor": "boss"})
+
+    paused = await start()
+    await both.post(f"/jobs/{paused}/pause", {"actor": "boss"})
+    await both.post(f"/jobs/{paused}/resume", {})
+    await do("left")
+    await both.post(f"/jobs/{paused}/pause", {})
+    states = {name: (await both.oms.get(f"/jobs/{name}")).json()["state"] for name in names}
+    assert states == {
+        done: "done", restarted: "running", cancelled: "cancelled", skipped: "running", out_of_rounds: "failed",
+        paused: "paused",
+    }  # fmt: skip
+    await both.delivered()
+    return names
+
+
+BLOCKS_TAMPERED = {
+    "a state": "UPDATE jobs SET state = 'done' WHERE job_id = {paused}",
+    "a cancelled branch's task": "UPDATE tasks SET status = 'done' WHERE job_id = {done} AND status = 'cancelled'",
+    "an item's task": "DELETE FROM tasks WHERE job_id = {cancelled} AND activity = 'unscan'",
+}
+
+
+def test_p10_jobs_with_blocks_agree_and_what_somebody_changed_in_one_is_named(
+    new_database: NewDatabase, tmp_path: Path, keys: Keys
+) -> None:
+    async def scenario() -> None:
+        async with two_services(new_database, tmp_path, keys, sweep_interval_sec=0.01) as both:
+            names = await some_history_of_blocks(both)
+            await both.act.signed()
+            outcome = await both.reconcile(keys=keys.verifiers)
+            assert (both.found, outcome.differences, outcome.waiting) == ([], 0, [])
+            assert outcome.jobs == len(names) + 1, "one has a job of its own for a step"
+            assert outcome.tree_size == outcome.events == both.databases["act"].count("events")
+            done, _, cancelled, _, _, paused = (name.removeprefix("JOB-") for name in names)
+            changed = set()
+            for statement, job in zip(BLOCKS_TAMPERED.values(), (paused, done, cancelled), strict=True):
+                both.tamper("oms", statement.format(done=done, cancelled=cancelled, paused=paused))
+                changed.add(f"JOB-{job}")
+                await both.reconcile(wait_sec=0, keys=keys.verifiers)
+                assert {difference.partition(":")[0] for difference in both.found} == changed
+
+    asyncio.run(scenario())
 
 
 @pytest.fixture
