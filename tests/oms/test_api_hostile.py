@@ -131,7 +131,7 @@ def make_busy(site: Site) -> Iterator[Busy]:
             "/reroute": {"task_id": "TASK-1", "new_lane": "print"},
             "/retry": {"task_id": "TASK-2"},
             "/skip": {"task_id": "TASK-3", "output": {}, "reason": "seen on paper"},
-            RESTART: {"from": "verify"},
+            RESTART: {"from": "extract"},
             SIGNAL: {"name": "answered"},
         }
         yield busy
