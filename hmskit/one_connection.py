@@ -1,8 +1,8 @@
 """One kept connection to a service: what the relay posts over, a batch after the other.
 
-An `httpx` transport over the standard library's `http.client`, in a thread. httpx's own transport spends several times
-as much on a request (docs/performance.md), in the one thread that also answers everybody else; this one waits in the
-system's calls, where it is in nobody's way.
+An `httpx` transport over the standard library's `http.client`, in a thread. httpx's own transport works several times
+as long on a large request, in the one thread that also answers everybody else; this one waits in the system's calls,
+where it is in nobody's way.
 """
 
 from __future__ import annotations

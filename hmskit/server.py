@@ -81,7 +81,7 @@ class GracefulServer(uvicorn.Server):
 def _calm_collector() -> None:
     """Let the garbage collector look less often, and not at what the start has made, which stays until the end.
 
-    Requests leave next to no cycles; a look after every 700 objects takes a tenth of a busy service's time.
+    Requests leave next to no cycles; a look after every 700 objects is much of the time that reading a batch takes.
     """
     gc.collect()
     gc.freeze()
