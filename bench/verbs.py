@@ -60,7 +60,7 @@ def transact(store: Store, commands: Sequence[Command]) -> list[Any]:
 
 def request(verb: Callable[..., Any], wish: object) -> Command:
     """Return a request on its way; nobody waits for it here."""
-    return Command(verb, [wish], future=None)  # type: ignore[arg-type]
+    return Command(verb, [wish], reply=None)  # type: ignore[arg-type]
 
 
 def client(prefix: str) -> Generator[Command, Any, None]:

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -112,6 +113,7 @@ def serve(
     app: ASGIApp,
     listener: socket.socket,
     *,
+    protocol: Literal["httptools"] | type[asyncio.Protocol] = "httptools",
     on_ready: Callable[[], None] = lambda: None,
     on_stop: Callable[[], None] = lambda: None,
     on_hangup: Callable[[], None] = lambda: None,
@@ -121,6 +123,7 @@ def serve(
     Args:
         app: an ASGI app with a lifespan.
         listener: from `bind`.
+        protocol: uvicorn's own, or one that is made of it.
         on_ready: called in the loop once connections are accepted.
         on_stop: called in the loop when the stop begins: answer the requests that wait.
         on_hangup: called in the loop on SIGHUP.
@@ -130,7 +133,7 @@ def serve(
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=None,

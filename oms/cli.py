@@ -41,7 +41,7 @@ def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the 
 @takes_settings(Settings)
 def serve_command(settings: Settings) -> None:
     """Run OMS until SIGTERM or Ctrl-C. SIGHUP reads the plan folder again."""
-    from oms.api.front import Front  # noqa: PLC0415
+    from oms.api.front import front  # noqa: PLC0415
     from oms.app import create_app, end_waits, reload_soon  # noqa: PLC0415 - the other commands start without it
 
     configure_logs(level=settings.log_level)
@@ -66,8 +66,9 @@ def serve_command(settings: Settings) -> None:
         sys.stdout.flush()
 
     serve(
-        Front(app),
+        app,
         listener,
+        protocol=front(app),
         on_ready=say_ready,
         on_stop=lambda: end_waits(app),
         on_hangup=lambda: reload_soon(app),

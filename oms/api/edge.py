@@ -97,30 +97,67 @@ class Call(Generic[B, W, R]):
     async def answer(self, writer: Writer, body: bytes, trace: str | None) -> bytes:
         """Run the verb on the body's object, or on each object of its list, in one transaction; return the JSON.
 
-        A list is answered with one answer per item in the same order: a refused item is ``{"error": <problem>}``.
-        Only a body that is no list of objects is refused whole.
-
         Raises:
             Problem: the body cannot be used.
             OmsError: the one object was refused.
         """
+        asked = self.read(body, trace)
+        return asked.answer(await writer.run_each(self.verb, asked.wishes) if asked.wishes else [])
+
+    def read(self, body: bytes, trace: str | None) -> Asked[W]:
+        """Return what a body asks for. Only a body that is no object, and no list of objects, is refused whole.
+
+        Raises:
+            Problem: the body cannot be used.
+        """
         value = read_json(body)
         if not isinstance(value, list):
-            return to_json(await writer.run(self.verb, self.wish_of(validated(value, self.model), trace)))
+            return Asked([self.wish_of(validated(value, self.model), trace)])
         _check_list(value)
-        answers: list[Any] = [None] * len(value)
         wishes: list[W] = []
-        places: list[int] = []
-        for place, item in enumerate(value):
+        items: list[dict[str, Any] | None] = []
+        for item in value:
             try:
                 wishes.append(self.wish_of(validated(item, self.model), trace))
-                places.append(place)
             except Problem as problem:
-                answers[place] = item_problem(problem)
-        results = await writer.run_each(self.verb, wishes) if wishes else []
-        for place, result in zip(places, results, strict=True):
-            answers[place] = item_problem(result) if isinstance(result, OmsError) else result
-        return to_json(answers)
+                items.append(item_problem(problem))
+            else:
+                items.append(None)
+        return Asked(wishes, items)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[W]):
+    """What a request asks for.
+
+    Attributes:
+        wishes: what the verb runs on.
+        items: of a list, per item why it was refused before, or None where it is the next of ``wishes``; None: it was
+            one object.
+    """
+
+    wishes: list[W]
+    items: list[dict[str, Any] | None] | None = None
+
+    def answer(self, results: Sequence[Any]) -> bytes:
+        """Return the answer's JSON, from what the verb said to each wish.
+
+        A list is answered with one answer per item in the same order: a refused item is ``{"error": <problem>}``.
+
+        Raises:
+            OmsError: the one object was refused.
+        """
+        if self.items is None:
+            (result,) = results
+            if isinstance(result, OmsError):
+                raise result
+            return to_json(result)
+        given = iter(results)
+        return to_json([_item(next(given)) if item is None else item for item in self.items])
+
+
+def _item(result: Any) -> Any:  # noqa: ANN401 - what a verb answers
+    return item_problem(result) if isinstance(result, OmsError) else result
 
 
 def validated(value: Any, model: type[B]) -> B:  # noqa: ANN401 - any JSON

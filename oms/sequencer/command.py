@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from oms.storage.transaction import Transaction
+
+
+class Reply(Protocol):
+    """Where the answers go, such as an `asyncio.Future`. All of it is called in the loop's thread."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for them any more."""
+
+    def set_result(self, results: list[Any], /) -> None:
+        """Take the answers."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take why there are none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -17,7 +29,7 @@ class Command:
     Attributes:
         verb: what to run.
         wishes: what it is run on; their answers have the same order.
-        future: where the answers go, in the loop's thread.
+        reply: where the answers go.
         may_wait: a pull that waits when its lane has nothing.
         over: it must not wait (any more): its time is up, its client is gone, or the service ends.
         has_waited: it waited before, and goes on at its old place.
@@ -27,7 +39,7 @@ class Command:
 
     verb: Callable[[Transaction, Sequence[Any]], Sequence[Any]]
     wishes: Sequence[Any]
-    future: asyncio.Future[list[Any]]
+    reply: Reply
     may_wait: bool = False
     over: bool = False
     has_waited: bool = False
@@ -36,10 +48,10 @@ class Command:
 
     def answer(self, result: list[Any] | Exception) -> bool:
         """Answer the request, in the loop's thread; False where nobody waits for it any more."""
-        if self.future.done():
+        if self.reply.done():
             return False
         if isinstance(result, Exception):
-            self.future.set_exception(result)
+            self.reply.set_exception(result)
         else:
-            self.future.set_result(result)
+            self.reply.set_result(result)
         return True

@@ -11,7 +11,6 @@ too: a transaction that was in another's way runs again.
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from oms.sequencer.batch import Answers, run_verbs
 from oms.sequencer.command import Command
 from oms.sequencer.complete import complete
 from oms.sequencer.held_back import HeldBack
+from oms.sequencer.intake import Intake, linger_of
 from oms.sequencer.open_batches import open_polled
 from oms.sequencer.pull import LeasedTask, Pull, pull
 from oms.sequencer.release import Release, release
@@ -41,16 +41,8 @@ W = TypeVar("W")
 R = TypeVar("R")
 Verb = Callable[[Transaction, Sequence[W]], Sequence[R]]
 
-MAX_COMMANDS = 256
-"""How many commands one transaction takes at most: beyond, a larger batch is no cheaper per command."""
 MAX_QUEUED_COMMANDS = 10_000
 """How many may wait for the disk before new ones are refused with 503: at that depth they would wait for seconds."""
-LINGER_STEPS = 6
-LINGER_SHARE = 1 / 15
-MIN_LINGER_SEC = 0.0002
-MAX_LINGER_SEC = 0.002
-"""Under load a transaction waits for more commands while they arrive, in so many steps; each is a share of how long the
-last transaction took: where one costs more, gathering more into it is worth a longer wait."""
 SEEN_EVERY_MS = 10_000
 """How often at most a worker's poll is noted: an idle poll must not cost a write."""
 MAX_SEEN = 100_000
@@ -89,7 +81,7 @@ class Writer:
         self._on_ready = on_ready
         self._on_due = on_due
         self._on_completed = on_completed
-        self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._intake = Intake()
         self._waiting = Waiting()
         self._held_back = HeldBack(self.wake)
         self._seen: dict[tuple[str, str], int] = {}
@@ -129,7 +121,9 @@ class Writer:
         Raises:
             UnavailableError: the database cannot take it now; nothing was changed.
         """
-        return await self._submit(Command(verb, wishes, self._future(), is_logged=is_logged))
+        future = self._future()
+        self.submit(Command(verb, wishes, future, is_logged=is_logged))
+        return await future
 
     async def run(self, verb: Verb[W, R | OmsError], wish: W) -> R:
         """Run ``verb`` on one wish; return its answer, once on disk.
@@ -148,26 +142,38 @@ class Writer:
         A caller that is cancelled (its client went away) leaves nothing behind: it stops waiting, and what was
         leased to it in the same moment goes back to its place.
         """
-        command = Command(pull, [wish], self._future(), may_wait=wait_sec > 0)
+        future = self._future()
+        command = Command(pull, [wish], future, may_wait=wait_sec > 0)
+        self.submit(command)
         if not command.may_wait:
-            (leased,) = await self._submit(command)
+            (leased,) = await future
             return leased  # type: ignore[no-any-return]
         timer = asyncio.get_running_loop().call_later(wait_sec, self._end_wait, command)
         try:
-            (leased,) = await self._submit(command)
+            (leased,) = await future
         except asyncio.CancelledError:
             self._waiting.end(command)
-            if command.future.done() and not command.future.cancelled() and command.future.exception() is None:
-                self._hand_back(command.future.result())  # it was served, and gone before it could wake up
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._hand_back(future.result())  # it was served, and gone before it could wake up
             raise
         finally:
             timer.cancel()
         return leased  # type: ignore[no-any-return]
 
+    def submit(self, command: Command) -> None:
+        """Let a command run; it is answered once its transaction is on disk.
+
+        Raises:
+            UnavailableError: too many wait already; it will not run.
+        """
+        if len(self._intake) > MAX_QUEUED_COMMANDS or not self.is_alive:
+            raise UnavailableError("Too many requests wait for the disk; try again in a moment.")
+        self._intake.put(command)
+
     def wake(self, ready: Mapping[str, int]) -> None:
         """Let the pulls that wait in these lanes look again: somebody made so many tasks ready there."""
         for command in self._waiting.wake(ready):
-            self._queue.put(command)
+            self._intake.put(command)
 
     def end_waits(self) -> None:
         """Answer every waiting pull with nothing, and let none wait from now on."""
@@ -180,18 +186,12 @@ class Writer:
         self._stopping = True
         self.end_waits()
         for _ in self._threads:
-            self._queue.put(None)
+            self._intake.end()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
     def _future(self) -> asyncio.Future[list[Any]]:
         return asyncio.get_running_loop().create_future()
-
-    async def _submit(self, command: Command) -> list[Any]:
-        if self._queue.qsize() > MAX_QUEUED_COMMANDS or not self.is_alive:
-            raise UnavailableError("Too many requests wait for the disk; try again in a moment.")
-        self._queue.put(command)
-        return await command.future
 
     def _end_wait(self, command: Command) -> None:
         if self._waiting.end(command):
@@ -201,41 +201,11 @@ class Writer:
         linger_sec = 0.0
         ends = False
         while not ends:
-            commands, ends = self._collect(linger_sec)
+            commands, ends = self._intake.take(linger_sec)
             began = time.perf_counter()
             if commands:
                 self._run(number, commands)
-            took_sec = time.perf_counter() - began
-            # Others shared the last transaction, so that more are on their way.
-            step_sec = min(max(took_sec * LINGER_SHARE, MIN_LINGER_SEC), MAX_LINGER_SEC)
-            linger_sec = step_sec if len(commands) > 1 else 0.0
-
-    def _linger(self, step_sec: float) -> None:
-        """Let the loop's thread read the requests that are there: a larger transaction costs less for each."""
-        arrived = -1
-        for _ in range(LINGER_STEPS):
-            if arrived == (arrived := self._queue.qsize()):
-                return
-            time.sleep(step_sec)
-
-    def _collect(self, linger_sec: float) -> tuple[list[Command], bool]:
-        """Wait for a command, and take with it all that have come by now; True when the end has come.
-
-        ``linger_sec``: for how long to wait for more at a time, while they arrive; 0 without load.
-        """
-        commands: list[Command] = []
-        command = self._queue.get()
-        if linger_sec:
-            self._linger(linger_sec)
-        while command is not None and len(commands) < MAX_COMMANDS - 1:
-            commands.append(command)
-            try:
-                command = self._queue.get_nowait()
-            except queue.Empty:
-                return commands, False
-        if command is None:
-            return commands, True
-        return [*commands, command], False
+            linger_sec = linger_of(len(commands), time.perf_counter() - began)
 
     def _run(self, number: int, commands: list[Command]) -> None:
         """Run commands as one transaction, and answer them."""
@@ -322,7 +292,7 @@ class Writer:
             elif command.may_wait:
                 parked = self._waiting.park(command, since=turn)
                 if parked is Parked.NEWS:
-                    self._queue.put(command)
+                    self._intake.put(command)
                 if parked is not Parked.OVER:
                     not_answered.add(id(command))
         return [(command, result) for command, result in answers if id(command) not in not_answered]
@@ -351,7 +321,7 @@ class Writer:
         if self._stopping:
             command.answer([[]] if command.verb is pull else UnavailableError("The service is stopping; try again."))
         else:
-            self._queue.put(command)
+            self._intake.put(command)
 
     def _note_workers(self, tx: Transaction, pulls: list[Command]) -> list[tuple[str, str]]:
         """Note which named workers poll which lanes, each at most every `SEEN_EVERY_MS`; return those noted."""
@@ -391,7 +361,7 @@ class Writer:
             nobody_waits = self._future()
             # Where it cannot be given back either, its lease will run out: no reason for a traceback.
             nobody_waits.add_done_callback(asyncio.Future.exception)
-            self._queue.put(Command(release, wishes, nobody_waits))
+            self._intake.put(Command(release, wishes, nobody_waits))
 
 
 def _is_new(command: Command) -> bool:

@@ -12,15 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from oms.api.front import Front
+from oms.api.front import front
+from oms.sequencer.writer import Writer
 from tests.database import Database, Kind
 from tests.databases import Databases
-from tests.oms.support import Clock, Site, in_loop, running
+from tests.oms.support import Clock, Hold, Site, in_loop, running, until
+from tests.serving import serving
 
 MAX_BODY_BYTES = 2_000
 
@@ -117,8 +118,7 @@ class Side:
         text = answer.text
         for number, token in enumerate(self.tokens):
             text = text.replace(token, f"<token{number}>")
-        kept = {name: answer.headers.get(name, "") for name in ("content-type", "cache-control", "allow")}
-        return answer.status_code, kept, text
+        return answer.status_code, dict(answer.headers), text
 
 
 async def both_answers(
@@ -132,11 +132,9 @@ async def both_answers(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             site = Site(folder, stack.enter_context(lend()))
             oms = await stack.enter_async_context(running(site, clock=clock, max_body=MAX_BODY_BYTES))
-            app = Front(oms.app) if has_front else oms.app
-            transport = httpx.ASGITransport(app)
-            sides.append(
-                Side(await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://oms")))
-            )
+            served = await stack.enter_async_context(serving(oms.app, front(oms.app) if has_front else "httptools"))
+            http = httpx.AsyncClient(base_url=served.url, headers={"host": "oms"})
+            sides.append(Side(await stack.enter_async_context(http)))
         return [(await sides[0].answer(request), await sides[1].answer(request)) for request in requests]
 
 
@@ -174,39 +172,36 @@ def test_the_front_answers_as_the_routes_do(databases: Databases, database_kind:
     check()
 
 
-class NobodyHome(FastAPI):
-    """An application that no request may reach."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        raise AssertionError(f"{scope['method']} {scope['path']} reached the framework")
-
-
-def behind_nobody(app: FastAPI) -> Front:
-    nobody = NobodyHome()
-    nobody.state = app.state
-    return Front(nobody)
+async def nobody_home(scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Be an application that no request may reach."""
+    raise AssertionError(f"{scope['method']} {scope['path']} reached the framework")
 
 
 @in_loop
 async def test_everyday_calls_do_not_reach_the_framework(site: Site) -> None:
-    async with running(site) as oms:
-        transport = httpx.ASGITransport(behind_nobody(oms.app))
-        async with httpx.AsyncClient(transport=transport, base_url="http://oms") as http:
-            assert (await http.post("/start", json={"plan": "single", "reference": "T-1"})).json()["created"]
-            task = (await http.get("/pull", params={"lane": "only"})).json()
-            assert (await http.get("/pull", params={"lane": "only"})).json() is None
-            assert (await http.get("/pull", params={"lane": "only", "max": 3})).json() == []
-            done = await http.post("/complete", json={"task_id": task["task_id"], "token": task["token"]})
-            assert done.json()["job_state"] == "done"
-            assert (await http.post("/complete", content=b"nonsense")).status_code == 422
-            assert (await http.post("/complete", json={"task_id": "TASK-9"})).status_code == 404
+    async with (
+        running(site) as oms,
+        serving(nobody_home, front(oms.app)) as served,
+        httpx.AsyncClient(base_url=served.url) as http,
+    ):
+        assert (await http.post("/start", json={"plan": "single", "reference": "T-1"})).json()["created"]
+        task = (await http.get("/pull", params={"lane": "only"})).json()
+        assert (await http.get("/pull", params={"lane": "only"})).json() is None
+        assert (await http.get("/pull", params={"lane": "only", "max": 3})).json() == []
+        done = await http.post("/complete", json={"task_id": task["task_id"], "token": task["token"]})
+        assert done.json()["job_state"] == "done"
+        assert (await http.post("/complete", content=b"nonsense")).status_code == 422
+        assert (await http.post("/complete", json=[1])).status_code == 422
+        assert "error" in (await http.post("/complete", json=[{"task": 1}])).json()[0]
+        assert (await http.post("/complete", json={"task_id": "TASK-9"})).status_code == 404
 
 
 @in_loop
 async def test_a_long_poll_waits_behind_the_front_too(site: Site) -> None:
     async with (
         running(site) as oms,
-        httpx.AsyncClient(transport=httpx.ASGITransport(Front(oms.app)), base_url="http://oms") as http,
+        serving(oms.app, front(oms.app)) as served,
+        httpx.AsyncClient(base_url=served.url) as http,
     ):
         pulling = asyncio.ensure_future(http.get("/pull", params={"lane": "only", "wait": 60}))
         await oms.parked(1)
@@ -215,18 +210,65 @@ async def test_a_long_poll_waits_behind_the_front_too(site: Site) -> None:
 
 
 @in_loop
+async def test_what_is_handed_to_a_client_that_has_gone_comes_back(site: Site) -> None:
+    async with (
+        running(site) as oms,
+        serving(oms.app, front(oms.app)) as served,
+        httpx.AsyncClient(base_url=served.url) as http,
+    ):
+        await http.post("/start", json={"plan": "single", "reference": "T-1"})
+        async with Hold(oms.writer):
+            _, gone = await asyncio.open_connection("127.0.0.1", served.port)
+            gone.write(b"GET /pull?lane=only HTTP/1.1\r\nhost: oms\r\n\r\n")
+            await gone.drain()
+            await until(lambda: len(oms.writer._intake) == 1, what="the pull is in the queue")
+            gone.transport.abort()
+            await until(lambda: len(served.state.connections) == 1, what="it is noticed that the client has gone")
+        task = (await http.get("/pull", params={"lane": "only", "wait": 10})).json()
+        assert (task["reference"], task["attempt"]) == ("T-1", 2)
+
+
+@in_loop
+async def test_too_many_that_wait_are_refused_as_the_routes_refuse_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("oms.sequencer.writer.MAX_QUEUED_COMMANDS", -1)
+
+    answers = await both_said(site, monkeypatch, spoil)
+    assert answers[0] == answers[1]
+    assert [status for status, *_ in answers[0]] == [503, 503]
+
+
+@in_loop
 async def test_a_fault_of_ours_is_the_same_500(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    def spoil(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Writer, "submit", fail)
+
+    answers = await both_said(site, monkeypatch, spoil)
+    assert answers[0] == answers[1]
+    assert [status for status, *_ in answers[0]] == [500, 500]
+
+
+async def both_said(
+    site: Site, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None]
+) -> list[list[tuple[int, Any, Any]]]:
+    """Start and pull at a service that is spoilt: first with the front, then without it."""
+    answers = []
     async with running(site) as oms:
-
-        async def fail(*_arguments: object, **_options: object) -> None:
-            raise ZeroDivisionError("a fault of ours")
-
-        monkeypatch.setattr(type(oms.writer), "run", fail)
-        answers = []
-        for app in (Front(oms.app), oms.app):
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://oms") as http:
-                answer = await http.post("/start", json={"plan": "single", "reference": "T-1"})
-                answers.append((answer.status_code, answer.headers["content-type"], answer.json()))
-        assert answers[0] == answers[1]
-        assert answers[0][0] == 500
+        for protocol in (front(oms.app), None):
+            async with (
+                serving(oms.app, protocol or "httptools") as served,
+                httpx.AsyncClient(base_url=served.url) as http,
+            ):
+                with monkeypatch.context() as patch:
+                    spoil(patch)
+                    asked = [
+                        await http.post("/start", json={"plan": "single", "reference": "T-1"}),
+                        await http.get("/pull", params={"lane": "only"}),
+                    ]
+                answers.append([(answer.status_code, dict(answer.headers), answer.json()) for answer in asked])
+    return answers

@@ -13,6 +13,7 @@ from sqlalchemy import event
 
 from hmskit import sqlite
 from oms.domain.errors import ConflictError, NotFoundError, OmsError, UnavailableError
+from oms.sequencer import intake
 from oms.sequencer import writer as writer_module
 from oms.sequencer.complete import Complete, complete
 from oms.sequencer.fail import Fail, fail
@@ -75,7 +76,7 @@ async def test_requests_that_come_together_share_a_commit(tower: Tower) -> None:
 
 @in_loop
 async def test_a_commit_takes_so_many_requests_and_no_more(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "MAX_COMMANDS", 4)
+    monkeypatch.setattr(intake, "MAX_COMMANDS", 4)
     commits = commits_of(tower.store)
     async with working(tower) as writer:
         async with Hold(writer):
