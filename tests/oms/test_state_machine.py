@@ -40,7 +40,7 @@ OUTPUTS: list[dict[str, Any]] = [{}, {"score": 1}, {"score": 9}, {"score": "high
 ERRORS = [("error", "no luck"), ("error", "other luck"), ("timeout", "no answer")]
 LANES_AND_OTHERS = [*LANES, "backup"]
 
-EXAMPLES = {"sqlite": 60, "postgres": 16}
+EXAMPLES = {"sqlite": 44, "postgres": 12}
 
 GOOD_OUTPUTS: list[dict[str, Any]] = [{"score": 1}, {"score": 9}]
 
