@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress, repeat
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from act.contract import entry_bytes, leaf_hash
 from act.domain.entry import Entry
 from act.domain.errors import ActError, ForkError, NotFoundError, UnavailableError
 from act.domain.filters import Filters
@@ -23,7 +23,17 @@ from act.domain.order import Kept, Place, is_new
 from act.domain.posted import Posted
 from act.followers import Followers
 from act.forks import Forks
-from act.storage.entries import add_events, close_blocks, heads_of, kept_in, move_heads, size_of, streams_from
+from act.storage.entries import (
+    Row,
+    add_events,
+    close_blocks,
+    event_rows,
+    growth_since,
+    heads_of,
+    kept_in,
+    move_heads,
+    size_of,
+)
 from act.storage.forks import add_fork, count_forks
 from act.storage.pages import has_job, has_stream, job_page, latest, ledger_page, seq_at
 from act.storage.store import Store
@@ -72,7 +82,7 @@ def append(tx: Connection, batches: Sequence[Sequence[Posted]], *, now_us: int) 
             if event.stream in known and event.seq <= known[event.stream]
         ],
     )
-    rows: list[Mapping[str, Any]] = []
+    rows: list[Row] = []
     outcomes: list[Outcome] = []
     for batch in batches:
         try:
@@ -82,44 +92,40 @@ def append(tx: Connection, batches: Sequence[Sequence[Posted]], *, now_us: int) 
             if isinstance(error, ForkError):
                 add_fork(tx, error, now_us=now_us)
             continue
-        for event, new in zip(batch, news, strict=True):
-            if not new:
-                continue
-            entry = entry_bytes(now_us, event.raw)
-            index, leaf = size_before + len(rows), leaf_hash(entry)
-            rows.append({**event.facts, "idx": index, "received_us": now_us, "leaf_hash": leaf, "entry": entry})
-            kept[event.stream, event.seq] = Kept(index, event.raw, leaf)
-            heads[event.stream] = event.seq
-        outcomes.append(_appended(batch, news, kept, size=size_before + len(rows)))
+        first = size_before + len(rows)
+        taken = list(compress(batch, news))
+        more, leaves = event_rows(taken, first=first, received_us=now_us)
+        rows += more
+        grown_to = {event.stream: event.seq for event in taken}
+        heads.update(grown_to)
+        if len(batches) == 1 and len(taken) == len(batch):  # nobody will ask what stands in these places
+            places = list(zip(range(first, first + len(taken)), repeat(True), leaves))
+        else:
+            for index, (event, leaf) in enumerate(zip(taken, leaves, strict=True), start=first):
+                kept[event.stream, event.seq] = Kept(index, event.raw, leaf)
+            places = _places(batch, news, kept)
+        outcomes.append(Appended(places, size_before + len(rows), frozenset(grown_to)))
     if rows:
-        growth = grown(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
+        growth = grown(tx, [leaf for *_, leaf, _ in rows], size_before=size_before)
         with in_one_go(tx):
             add_events(tx, rows)
-            move_heads(tx, {row["stream"]: heads[row["stream"]] for row in rows}, known=known)
+            move_heads(tx, dict(heads.items() - known.items()), known=known)
             write_growth(tx, growth)
         close_blocks(tx, size_before=size_before, size=size_before + len(rows))
     return outcomes
 
 
-def _appended(batch: Sequence[Posted], news: Sequence[bool], kept: Mapping[Place, Kept], *, size: int) -> Appended:
-    places = [
+def _places(batch: Sequence[Posted], news: Sequence[bool], kept: Mapping[Place, Kept]) -> list[tuple[int, bool, bytes]]:
+    return [
         (has.index, new, has.leaf_hash)
         for event, new in zip(batch, news, strict=True)
         for has in (kept[event.stream, event.seq],)
     ]
-    grown = frozenset(event.stream for event, new in zip(batch, news, strict=True) if new)
-    return Appended(places, size, grown)
 
 
 def last_index(tx: Connection) -> int:
     """Return the index of the newest event; -1 where the ledger is empty."""
     return size_of(tx) - 1
-
-
-def growth_since(tx: Connection, size_before: int) -> tuple[int, frozenset[str]]:
-    """Return the ledger's size, and the streams that have an event past ``size_before``."""
-    size = size_of(tx)
-    return size, streams_from(tx, size_before) if size > size_before else frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Prepared:
             _run(connection, compiled.sql, compiled.arrange(arrays), how="alone")
         else:
             compiled = self._for(connection.dialect)
-            _run(connection, compiled.sql, [compiled.arrange(row) for row in rows], how="many")
+            _run(connection, compiled.sql, compiled.arrange_all(rows), how="many")
 
     def rows(self, connection: Connection, *values: Any) -> Sequence[Any]:  # noqa: ANN401 - what the driver takes
         """Run once; return the rows that it gives."""
@@ -108,6 +108,11 @@ class _Compiled:
     def arrange(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         whole = row + self.constants if self.constants else row
         return whole if self.order is None else tuple(whole[place] for place in self.order)
+
+    def arrange_all(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        if not self.constants and self.order is None:
+            return rows
+        return [self.arrange(row) for row in rows]
 
 
 def insert_rows(table: Table, columns: Sequence[str]) -> Prepared:

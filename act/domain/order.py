@@ -61,26 +61,31 @@ def is_new(batch: Sequence[Placed], *, heads: Mapping[str, int], kept: Mapping[P
         GapError: a place is beyond the next one of its stream.
     """
     grown: dict[str, int] = {}
-    first: dict[Place, bytes] = {}
+    first: dict[Place, bytes] = {}  # looked up only where a place comes twice in the batch, and made only then
     answer: list[bool] = []
     for position, event in enumerate(batch):
-        place = (event.stream, event.seq)
-        head = grown.get(event.stream, heads.get(event.stream, 0))
-        if event.seq == head + 1:
-            grown[event.stream] = event.seq
-            first[place] = event.raw
+        stream, seq = event.stream, event.seq
+        head = grown.get(stream) or heads.get(stream, 0)
+        if seq == head + 1:
+            grown[stream] = seq
             answer.append(True)
-        elif event.seq > head + 1:
+            continue
+        if seq > head + 1:
             raise _gap(event, position, expected_seq=head + 1)
-        elif place in first:
+        place = (stream, seq)
+        if seq > heads.get(stream, 0):
+            first = first or _first_bytes(batch)
             if first[place] != event.raw:
                 raise _fork(event, position, ledger_index=None)
-            answer.append(False)
-        else:
-            if kept[place].raw != event.raw:
-                raise _fork(event, position, ledger_index=kept[place].index)
-            answer.append(False)
+        elif kept[place].raw != event.raw:
+            raise _fork(event, position, ledger_index=kept[place].index)
+        answer.append(False)
     return answer
+
+
+def _first_bytes(batch: Sequence[Placed]) -> dict[Place, bytes]:
+    """Return what stands first in each place: of a batch without a gap, what is appended there."""
+    return {(event.stream, event.seq): event.raw for event in reversed(batch)}
 
 
 def _fork(event: Placed, position: int, *, ledger_index: int | None) -> ForkError:

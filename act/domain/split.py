@@ -44,7 +44,7 @@ def split(body: bytes) -> tuple[list[Slice], bool]:
         InvalidInputError: it is neither, or no strict JSON; the fault names the element.
         TooLargeError: it has more than `MAX_BATCH_EVENTS` elements.
     """
-    plain = _split_plain(body)
+    plain = split_plain(body)
     return (plain, True) if plain is not None else _walk(body)
 
 
@@ -68,7 +68,7 @@ def _walk(body: bytes) -> tuple[list[Slice], bool]:
     return slices, text[start] == "["
 
 
-def _split_plain(body: bytes) -> list[Slice] | None:
+def split_plain(body: bytes) -> list[Slice] | None:
     """Return the elements of an array that reads as our own encoder would write it; None for any other body.
 
     What OMS posts does. Such a body needs no walk: written again, its elements give it byte for byte, so that these are

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from act.contract import event_bytes
+from act.contract import entry_bytes, event_bytes, leaf_hash
 from act.domain.order import Kept, Place
+from act.domain.posted import FACTS, Posted
 from act.storage.tables import BLOCK_EVENTS, blocks, events, heads
 from hmskit.prepared import Prepared, insert_rows, update_rows
+
+Row = tuple[Any, ...]
+"""A row of ``events``, as `event_rows` and `event_row` make them."""
 
 _CHUNK = 500
 """How many values one ``IN`` lists."""
@@ -24,8 +28,7 @@ _HEADS = select(heads.c.stream, heads.c.seq).where(heads.c.stream.in_(bindparam(
 _KEPT = select(events.c.seq, events.c.idx, events.c.entry, events.c.leaf_hash).where(
     events.c.stream == bindparam("of_stream"), events.c.seq.between(bindparam("first"), bindparam("last"))
 )
-_EVENT_COLUMNS = tuple(column.name for column in events.c)
-_event_row = itemgetter(*_EVENT_COLUMNS)
+_EVENT_COLUMNS = ("idx", "received_us", *FACTS, "leaf_hash", "entry")
 _ADD_EVENTS = insert_rows(events, _EVENT_COLUMNS)
 _ADD_HEADS = insert_rows(heads, ["stream", "seq"])
 _MOVE_HEADS = update_rows(heads, ["seq"], key="stream")
@@ -43,16 +46,18 @@ def size_of(tx: Connection) -> int:
     return 0 if last is None else last + 1
 
 
-def streams_from(tx: Connection, first: int) -> frozenset[str]:
-    """Return the streams of the events from the index ``first`` on."""
-    return frozenset(stream for (stream,) in _STREAMS.rows(tx, first))
+def growth_since(tx: Connection, size_before: int) -> tuple[int, frozenset[str]]:
+    """Return the ledger's size, and the streams that have an event past ``size_before``."""
+    size = size_of(tx)
+    streams = _STREAMS.rows(tx, size_before) if size > size_before else ()
+    return size, frozenset(stream for (stream,) in streams)
 
 
 def heads_of(tx: Connection, streams: Collection[str]) -> dict[str, int]:
     """Return the last ``seq`` of each of the streams that have an event."""
     found: dict[str, int] = {}
     for some in _chunks(streams):
-        found.update((row.stream, row.seq) for row in tx.execute(_HEADS, {"streams": some}))
+        found.update((stream, seq) for stream, seq in tx.execute(_HEADS, {"streams": some}))
     return found
 
 
@@ -65,9 +70,31 @@ def kept_in(tx: Connection, places: Iterable[Place]) -> dict[Place, Kept]:
     return found
 
 
-def add_events(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append rows, one mapping by column name each; their indexes go on where the ledger ends."""
-    _ADD_EVENTS.many(tx, [_event_row(row) for row in rows])
+def event_rows(posted: Sequence[Posted], *, first: int, received_us: int) -> tuple[list[Row], list[bytes]]:
+    """Return the rows of new events, and their leaf hashes.
+
+    Args:
+        posted: the events, in the order in which they are appended.
+        first: the index of the first one.
+        received_us: ACT's clock when it took them, microseconds since the epoch.
+    """
+    start = entry_bytes(received_us, b"")  # an entry is this, then the event
+    entries = [start + event.raw for event in posted]
+    leaves = [leaf_hash(entry) for entry in entries]
+    rows = [
+        (index, received_us, *event.values, leaf, entry)
+        for index, event, leaf, entry in zip(count(first), posted, leaves, entries, strict=False)
+    ]
+    return rows, leaves
+
+
+event_row: Callable[[Mapping[str, Any]], Row] = itemgetter(*_EVENT_COLUMNS)
+"""Return the row of a mapping by column name."""
+
+
+def add_events(tx: Connection, rows: Sequence[Row]) -> None:
+    """Append rows; their indexes go on where the ledger ends."""
+    _ADD_EVENTS.many(tx, rows)
 
 
 def move_heads(tx: Connection, grown: Mapping[str, int], *, known: Collection[str]) -> None:

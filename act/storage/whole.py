@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, tuple_
 
-from act.storage.entries import add_events, close_blocks, heads_of, move_heads
+from act.storage.entries import add_events, close_blocks, event_row, heads_of, move_heads
 from act.storage.tables import blocks, checkpoints, events, fanout, forks, heads, tiles
 from act.storage.tree import grown, write_growth
 
@@ -76,7 +76,7 @@ def add_rows(tx: Connection, rows: Sequence[Mapping[str, Any]], *, size_before: 
     """Append rows of another ledger's ``events`` as they are, and what is derived from them."""
     streams = {row["stream"]: row["seq"] for row in rows}
     growth = grown(tx, [row["leaf_hash"] for row in rows], size_before=size_before)
-    add_events(tx, rows)
+    add_events(tx, [event_row(row) for row in rows])
     move_heads(tx, streams, known=heads_of(tx, streams))
     write_growth(tx, growth)
     close_blocks(tx, size_before=size_before, size=size_before + len(rows))

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from act.contract import MAX_BATCH_EVENTS
 from act.domain.errors import InvalidInputError, TooLargeError
-from act.domain.split import MAX_DEPTH, _split_plain, _walk, split
+from act.domain.split import MAX_DEPTH, _walk, split, split_plain
 
 # No NUL and no half surrogates: both are refused on purpose, see below.
 TEXTS = st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"]), max_size=12)
@@ -71,7 +71,7 @@ EVENTS = st.lists(st.dictionaries(TEXTS, VALUES, max_size=4), min_size=1, max_si
 @given(EVENTS)
 def test_what_our_own_encoder_wrote_is_not_walked(events: list[dict[str, Any]]) -> None:
     body = to_json(events)
-    plain = _split_plain(body)
+    plain = split_plain(body)
     assert (plain is None) == (b"\\u" in body)
     assert plain is None or ([piece.raw for piece in plain], [piece.value for piece in plain]) == (
         [to_json(event) for event in events],
@@ -88,7 +88,7 @@ def test_whatever_is_not_walked_reads_as_it_would_when_walked(
     end = data.draw(st.integers(at, min(len(body), at + 4)))
     spoilt = body[:at] + data.draw(st.sampled_from(PIECES)) + body[end:]
     for text in (body, spoilt):
-        plain = _split_plain(text)
+        plain = split_plain(text)
         assert plain is None or (plain, True) == _walk(text)
 
 
@@ -109,7 +109,7 @@ def test_whatever_is_not_walked_reads_as_it_would_when_walked(
     ],
 )
 def test_what_might_be_read_in_two_ways_is_walked(body: bytes) -> None:
-    assert _split_plain(body) is None
+    assert split_plain(body) is None
 
 
 @given(st.dictionaries(TEXTS, VALUES, max_size=5), SPACE, SPACE, st.booleans())

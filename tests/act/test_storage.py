@@ -23,6 +23,7 @@ from act.domain.filters import Filters
 from act.domain.posted import read_posted
 from act.ledger import append, start, stream, stream_latest
 from act.storage import pages
+from act.storage.entries import _EVENT_COLUMNS
 from act.storage.store import MIGRATIONS, Store, open_store
 from act.storage.tables import BLOCK_EVENTS, SCHEMA_REVISION, events, metadata
 from act.writer import Appended
@@ -47,6 +48,10 @@ def put(store: Store, raws: Iterable[bytes]) -> None:
 def test_the_code_needs_the_newest_migration() -> None:
     script = ScriptDirectory(str(MIGRATIONS))
     assert script.get_heads() == [SCHEMA_REVISION]
+
+
+def test_an_event_fills_every_column() -> None:
+    assert sorted(_EVENT_COLUMNS) == sorted(events.c.keys())
 
 
 def test_migrations_and_tables_are_the_same(new_database: NewDatabase) -> None:

@@ -24,6 +24,15 @@ from hmskit.sqlite import (
 )
 
 
+def test_nulls_and_blobs_are_kept_as_they_are_and_not_searched_for() -> None:
+    values = (None, b"", b"\0\xff", "", 0)
+    connection = sqlite3.connect(":memory:")
+    assert connection.execute("SELECT ?, ?, ?, ?, ?", values).fetchone() == values
+    connection.close()
+    for kind in (type(None), bytes):
+        assert (kind, sqlite3.PrepareProtocol) in sqlite3.adapters
+
+
 def test_the_writer_syncs_every_commit_and_the_readers_cannot_write(tmp_path: Path) -> None:
     url = make_url(f"sqlite:///{tmp_path / 'x.db'}")
     writer, reader = writer_engine(url), reader_engine(url)
