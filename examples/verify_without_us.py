@@ -3,9 +3,8 @@
     python verify_without_us.py --key 'act.example.gov+1a2b3c4d+AbC...' export.jsonl
     python verify_without_us.py --key log.vkey --held checkpoint-of-last-year https://act.example.gov
 
-Needs Python and nothing else; read it, it is short. It hashes every entry, builds the tree of RFC 6962, compares its
-root with the signed checkpoint, and checks that each source's events are there without a gap; over HTTP it checks
-every tile, too. It reads as a stream: its memory grows with the number of sources, not of entries.
+It hashes every entry, builds the tree of RFC 6962, compares its root with the signed checkpoint, and checks that each
+source's events are there without a gap; over HTTP every tile, too. Its memory grows with the sources, not the entries.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import hashlib
 import json
 import sys
 import urllib.request
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 Point = tuple[int, int, int, int]
@@ -73,8 +72,9 @@ def open_checkpoint(note: str, vkey: str) -> tuple[int, bytes]:
     computed = hashlib.sha256(name.encode() + b"\n" + key).digest()[:4]
     need(key[:1] == b"\x01" and len(key) == 1 + HASH and computed.hex() == key_id, "the verifier key is damaged")
     text, _, lines = note.rpartition("\n\n")
-    values = [line.split(" ")[2] for line in lines.split("\n") if line.startswith(f"\N{EM DASH} {name} ")]
-    own = [value[4:] for value in map(b64decode, values) if value[:4] == computed]  # other keys are for others
+    values = [line.split(" ", 2)[2] for line in lines.split("\n") if line.startswith(f"\N{EM DASH} {name} ")]
+    need(all(b64encode(b64decode(value)).decode() == value for value in values), "a signature is no base64")
+    own = [it[4:] for it in map(b64decode, values) if it[:4] == computed]  # other keys are for others
     valid = [is_signed(key[1:], f"{text}\n".encode(), signature) for signature in own]
     need(bool(valid) and all(valid), f"the checkpoint is not signed by {vkey}")
     origin, size, root = text.split("\n")[:3]
