@@ -68,7 +68,9 @@ class Prepared:
             _run(connection, compiled.sql, compiled.arrange(arrays), how="alone")
         else:
             compiled = self._for(connection.dialect)
-            _run(connection, compiled.sql, [compiled.arrange(row) for row in rows], how="many")
+            is_in_order = compiled.order is None and not compiled.constants
+            given = rows if is_in_order else [compiled.arrange(row) for row in rows]
+            _run(connection, compiled.sql, given, how="many")
 
     def rows(self, connection: Connection, *values: Any) -> Sequence[Any]:  # noqa: ANN401 - what the driver takes
         """Run once; return the rows that it gives."""
