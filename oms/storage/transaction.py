@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from enum import IntEnum
-from operator import attrgetter
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sqlalchemy import Column, Connection, FunctionElement, bindparam
 from sqlalchemy.types import NullType
 
-from hmskit.prepared import Prepared, in_one_go, insert_rows, update_rows
+from hmskit.prepared import Prepared, in_one_go
 from oms.domain.lane_control import LaneControl
 from oms.domain.plan import Plan
 from oms.domain.stall import Pause
@@ -24,7 +22,19 @@ from oms.domain.task import FINISHED, Job, Task, TaskStatus
 from oms.storage.control_rows import write_controls
 from oms.storage.plan_cache import PlanCache
 from oms.storage.set_aside import SetAside
-from oms.storage.tables import jobs, outbox, tasks
+from oms.storage.written_rows import (
+    INSERT_EVENTS,
+    INSERT_JOBS,
+    INSERT_TASKS,
+    UPDATE_JOBS,
+    UPDATE_TASKS,
+    Change,
+    changed_job_row,
+    changed_task_row,
+    job_key,
+    job_row,
+    task_row,
+)
 
 
 class in_list(FunctionElement[Any]):  # noqa: N801 - reads as SQL
@@ -94,7 +104,7 @@ class Dialect:
         keep_numbers: writes, at the flush, which numbers were given.
         add_counts: (lane, shard, queued, running): adds to that row of the lanes' counts.
         see_worker: (lane, worker, last_seen): notes that the worker polled the lane then.
-        claim: (now, lane, limit, is_admitted): takes up to ``limit`` ready tasks of the lane, and gives their rows.
+        claim: (now, lane, limit, is_admitted, worker): takes up to ``limit`` ready tasks of the lane; gives their rows.
         end_stuck: ends what processes that stand still hold open, and says how many sessions there were.
         list_parameter: makes the parameter of an `in_list` out of a list.
     """
@@ -115,80 +125,6 @@ class Flushed(Protocol):
 
     def flush(self) -> None:
         """Write them."""
-
-
-class Change(IntEnum):
-    """How much of a task changed: no more is written, for every index that a column is in costs a write."""
-
-    WORKER = 1
-    STATE = 2
-    PLACE = 3
-
-
-JOB_COLUMNS = tuple(f.name for f in fields(Job))
-TASK_COLUMNS = tuple(f.name for f in fields(Task))
-_JOB_STATE = (
-    "state",
-    "position",
-    "seq",
-    "error",
-    "updated_at",
-    "finished_at",
-    "paused_at",
-    "paused_state",
-    "ending",
-    "restarts",
-    "needs_resume",
-)
-_TASK_STATE = (
-    "status",
-    "failures",
-    "ended_by",
-    "worker",
-    "lease_expires_at",
-    "error",
-    "error_type",
-    "output_hmac",
-    "output",
-    "progress",
-    "note",
-    "stalls_at",
-    "stall_from",
-    "stalled_at",
-    "ended_at",
-)
-_TASK_PLACE = (
-    "lane",
-    "ready",
-    "priority",
-    "lease_sec",
-    "available_at",
-    "held_available_at",
-    "closes_at",
-    "batch_max",
-    "batch_at",
-)
-_EVENT = ("stream", "seq", "body", "created_at", "delivered")
-
-
-_INSERT_JOBS = insert_rows(jobs, JOB_COLUMNS)
-_INSERT_TASKS = insert_rows(tasks, TASK_COLUMNS)
-_INSERT_EVENTS = insert_rows(outbox, _EVENT)
-_UPDATE_JOBS = update_rows(jobs, _JOB_STATE, key="job_id")
-_UPDATE_TASKS = {
-    Change.WORKER: update_rows(tasks, ["worker"], key="task_id"),
-    Change.STATE: update_rows(tasks, _TASK_STATE, key="task_id"),
-    Change.PLACE: update_rows(tasks, _TASK_STATE + _TASK_PLACE, key="task_id"),
-}
-_job_row = attrgetter(*JOB_COLUMNS)
-_job_key = attrgetter("reference", "plan")
-_task_row = attrgetter(*TASK_COLUMNS)
-_changed_job_row = attrgetter(*_JOB_STATE, "job_id")
-_changed_task_row: dict[Change, Callable[[Task], tuple[Any, ...]]] = {
-    Change.WORKER: attrgetter("worker", "task_id"),
-    Change.STATE: attrgetter(*_TASK_STATE, "task_id"),
-    Change.PLACE: attrgetter(*_TASK_STATE, *_TASK_PLACE, "task_id"),
-}
 
 
 @dataclass(slots=True)
@@ -305,11 +241,11 @@ class Transaction:
         connection = self.connection
         if self.dialect.is_shared:
             self._insert_jobs()  # a claim there locks a task with its job
-        _INSERT_TASKS.many(connection, [_task_row(task) for task in self.new_tasks.values()])
+        INSERT_TASKS.many(connection, [task_row(task) for task in self.new_tasks.values()])
         self.new_tasks.clear()
         if self.changed_tasks:
-            for change, statement in _UPDATE_TASKS.items():
-                row = _changed_task_row[change]
+            for change, statement in UPDATE_TASKS.items():
+                row = changed_task_row[change]
                 numbers = [number for number, how in self.changed_tasks.items() if how is change]
                 statement.many(connection, [row(self.tasks[number]) for number in numbers])
             self.changed_tasks.clear()
@@ -340,8 +276,8 @@ class Transaction:
     def _insert_jobs(self) -> None:
         new_jobs = list(self.new_jobs.values())
         if self.dialect.is_shared:
-            new_jobs.sort(key=_job_key)
-        _INSERT_JOBS.many(self.connection, [_job_row(job) for job in new_jobs])
+            new_jobs.sort(key=job_key)
+        INSERT_JOBS.many(self.connection, [job_row(job) for job in new_jobs])
         self.new_jobs.clear()
 
     def _write(self) -> None:
@@ -350,10 +286,10 @@ class Transaction:
         self.dialect.keep_numbers(self)
         self._insert_jobs()
         self.flush_controls()
-        _UPDATE_JOBS.many(connection, [_changed_job_row(job) for job in self.changed_jobs.values()])
+        UPDATE_JOBS.many(connection, [changed_job_row(job) for job in self.changed_jobs.values()])
         if self.runs is not None:
             self.runs.flush()
-        _INSERT_EVENTS.many(connection, self.new_events)
+        INSERT_EVENTS.many(connection, self.new_events)
         self.dialect.see_worker.many(connection, sorted(self.seen_workers))
         self.dialect.add_counts.many(
             connection,

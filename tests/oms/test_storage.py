@@ -106,8 +106,9 @@ def _explained(store: Store, prepared: Prepared, values: tuple[Any, ...]) -> lis
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (lambda store: (store.dialect.claim, (1, "only", 5, False)), "ix_tasks_ready"),
+        (lambda store: (store.dialect.claim, (1, "only", 5, False, None)), "ix_tasks_ready"),
         (_hot("_WAKE", 1), "ix_tasks_waiting"),
+        (_hot("_IS_DUE", 1), "ix_tasks_waiting"),
         (
             lambda store: (tasks_module._EXPIRED, (1, store.dialect.list_parameter([]), 5)),
             "ix_tasks_leases",
@@ -116,7 +117,7 @@ def _explained(store: Store, prepared: Prepared, values: tuple[Any, ...]) -> lis
         (_hot("_NEXT_DUE"), "ix_tasks_waiting"),
         (lambda _store: (outbox_module._PENDING, (5,)), "ix_outbox_undelivered"),
     ],
-    ids=["claim", "wake", "expired", "load", "next due", "pending"],
+    ids=["claim", "wake", "due", "expired", "load", "next due", "pending"],
 )
 def test_a_hot_statement_reads_along_its_index_and_sorts_nothing(
     tower: Tower, statement: Statement, index: str
@@ -133,7 +134,9 @@ def test_a_pull_costs_the_same_with_ten_tasks_waiting_and_with_thousands(tower: 
     def cost() -> int:
         with tower.transaction() as tx:
             tx.flush()
-            return steps_of(tx.connection, lambda: tx.dialect.claim.rows(tx.connection, tx.now_ms, "only", 1, False))
+            return steps_of(
+                tx.connection, lambda: tx.dialect.claim.rows(tx.connection, tx.now_ms, "only", 1, False, None)
+            )
 
     tower.run(start, *(Start("single", f"T-{number}", {}, number % 7) for number in range(10)))
     with_ten = cost()
@@ -186,7 +189,7 @@ def test_a_claim_in_one_statement_gives_the_second_connection_nothing(tower: Tow
     taken = []
     for _ in range(2):
         other = sqlite3.connect(str(tower.store.url.database), isolation_level=None)
-        taken.append(other.execute(compiled.sql, compiled.arrange((1, "only", 1, False))).fetchall())
+        taken.append(other.execute(compiled.sql, compiled.arrange((1, "only", 1, False, None))).fetchall())
         other.close()
     assert [len(rows) for rows in taken] == [1, 0]
 
