@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol
 
 from sqlalchemy import Column, Connection, FunctionElement, bindparam
@@ -18,7 +19,7 @@ from hmskit.prepared import Prepared, in_one_go
 from oms.domain.lane_control import LaneControl
 from oms.domain.plan import Plan
 from oms.domain.stall import Pause
-from oms.domain.task import FINISHED, Job, Task, TaskStatus
+from oms.domain.task import FINISHED, Job, JobState, Task, TaskStatus
 from oms.storage.control_rows import write_controls
 from oms.storage.plan_cache import PlanCache
 from oms.storage.set_aside import SetAside
@@ -27,12 +28,14 @@ from oms.storage.written_rows import (
     INSERT_JOBS,
     INSERT_TASKS,
     UPDATE_JOBS,
+    UPDATE_STAYING_JOBS,
     UPDATE_TASKS,
     Change,
     changed_job_row,
     changed_task_row,
     job_key,
     job_row,
+    staying_job_row,
     task_row,
 )
 
@@ -127,6 +130,9 @@ class Flushed(Protocol):
         """Write them."""
 
 
+_state_of: Callable[[Job], tuple[JobState, int | None]] = attrgetter("state", "finished_at")
+
+
 @dataclass(slots=True)
 class Transaction:
     """An open transaction and its unwritten changes. It stands or falls as one; whoever opened it commits.
@@ -169,6 +175,7 @@ class Transaction:
         numbers: numbers that were taken and not given yet (PostgreSQL).
         numbers_taken: how many were last taken at once (PostgreSQL).
         new_references: the jobs made here, written or not, by their reference.
+        states_read: the state of each job, and when it ended, as the database has them.
     """
 
     connection: Connection
@@ -209,12 +216,18 @@ class Transaction:
     new_references: dict[str, list[Job]] = field(default_factory=dict)
     new_tasks: dict[int, Task] = field(default_factory=dict)
     changed_jobs: dict[int, Job] = field(default_factory=dict)
+    states_read: dict[int, tuple[JobState, int | None]] = field(default_factory=dict)
     changed_tasks: dict[int, Change] = field(default_factory=dict)
     new_events: list[tuple[Any, ...]] = field(default_factory=list)
     seen_workers: list[tuple[str, str, int]] = field(default_factory=list)
     counts: dict[str, list[int]] = field(default_factory=dict)
     new_controls: set[str] = field(default_factory=set)
     changed_controls: dict[str, LaneControl] = field(default_factory=dict)
+
+    def job_read(self, job: Job) -> None:
+        """Take a job that was read and locked."""
+        self.jobs[job.job_id] = job
+        self.states_read[job.job_id] = _state_of(job)
 
     def job_changed(self, job: Job) -> None:
         """Write ``job`` at the flush."""
@@ -267,6 +280,7 @@ class Transaction:
             self._write()
         for written in (
             self.changed_jobs,
+            self.states_read,
             self.new_events,
             self.seen_workers,
             self.counts,
@@ -280,13 +294,21 @@ class Transaction:
         INSERT_JOBS.many(self.connection, [job_row(job) for job in new_jobs])
         self.new_jobs.clear()
 
+    def _update_jobs(self) -> None:
+        stay = [job for number, job in self.changed_jobs.items() if self.states_read.get(number) == _state_of(job)]
+        UPDATE_STAYING_JOBS.many(self.connection, [staying_job_row(job) for job in stay])
+        if len(stay) < len(self.changed_jobs):
+            staying = {job.job_id for job in stay}
+            moved = [job for number, job in self.changed_jobs.items() if number not in staying]
+            UPDATE_JOBS.many(self.connection, [changed_job_row(job) for job in moved])
+
     def _write(self) -> None:
         connection = self.connection
         self.flush_tasks()
         self.dialect.keep_numbers(self)
         self._insert_jobs()
         self.flush_controls()
-        UPDATE_JOBS.many(connection, [changed_job_row(job) for job in self.changed_jobs.values()])
+        self._update_jobs()
         if self.runs is not None:
             self.runs.flush()
         INSERT_EVENTS.many(connection, self.new_events)

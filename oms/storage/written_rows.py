@@ -81,6 +81,9 @@ _NEW_JOB: Usual = {
     "needs_resume": False,
 }
 _RUNNING_JOB: Usual = {**{name: value for name, value in _NEW_JOB.items() if name in _JOB_STATE}, "state": "running"}
+# SQLite writes an index anew whose column is set, be it to the value that it had.
+_INDEXED = ("state", "finished_at")
+_STAYING_JOB: Usual = {name: value for name, value in _RUNNING_JOB.items() if name not in _INDEXED}
 _NEW_TASK: Usual = {
     "status": "queued",
     "ready": True,
@@ -105,6 +108,10 @@ INSERT_JOBS = insert_usual(jobs, JOB_COLUMNS, _NEW_JOB)
 INSERT_TASKS = insert_usual(tasks, TASK_COLUMNS, _NEW_TASK)
 INSERT_EVENTS = insert_rows(outbox, _EVENT)
 UPDATE_JOBS = update_usual(jobs, _JOB_STATE, _RUNNING_JOB, key="job_id")
+UPDATE_STAYING_JOBS = update_usual(
+    jobs, [name for name in _JOB_STATE if name not in _INDEXED], _STAYING_JOB, key="job_id"
+)
+"""The same for jobs whose state, and when they ended, are as they were."""
 UPDATE_TASKS = {
     Change.WORKER: update_usual(tasks, ["worker"], {}, key="task_id"),
     Change.STATE: update_usual(tasks, _TASK_STATE, _COMPLETED_TASK, key="task_id"),
@@ -114,6 +121,7 @@ job_key = attrgetter("reference", "plan")
 job_row = attrgetter(*INSERT_JOBS.columns)
 task_row = attrgetter(*INSERT_TASKS.columns)
 changed_job_row = attrgetter(*UPDATE_JOBS.columns)
+staying_job_row = attrgetter(*UPDATE_STAYING_JOBS.columns)
 changed_task_row: dict[Change, Callable[[Task], tuple[Any, ...]]] = {
     change: attrgetter(*statement.columns) for change, statement in UPDATE_TASKS.items()
 }

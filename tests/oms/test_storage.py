@@ -18,17 +18,19 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Table, delete, insert, select, text, update
+from sqlalchemy import Connection, Table, delete, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.schema import CreateIndex
 
 from act.contract import Receipt
+from hmskit import prepared
 from hmskit.database import CannotOpenError
 from hmskit.prepared import Prepared
 from oms.domain.errors import UnavailableError
 from oms.domain.plan_reader import parse_plan
-from oms.domain.task import Job, Task
+from oms.domain.task import Job, JobState, Task
+from oms.sequencer.complete import Complete, complete
 from oms.sequencer.deliver import (
     Delivered,
     ResumeStreams,
@@ -39,7 +41,7 @@ from oms.sequencer.deliver import (
     rewind_streams,
     stop_streams,
 )
-from oms.sequencer.pull import Pull
+from oms.sequencer.pull import Pull, pull
 from oms.sequencer.start import Start, start
 from oms.sequencer.writer import Writer
 from oms.storage import outbox as outbox_module
@@ -192,6 +194,52 @@ def test_a_claim_in_one_statement_gives_the_second_connection_nothing(tower: Tow
         taken.append(other.execute(compiled.sql, compiled.arrange((1, "only", 1, False, None))).fetchall())
         other.close()
     assert [len(rows) for rows in taken] == [1, 0]
+
+
+# What is written.
+
+
+def test_a_change_that_leaves_a_job_s_state_writes_no_index_of_it(
+    tower: Tower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    run = prepared._run
+
+    def look(connection: Connection, sql: str, *rest: Any, **more: Any) -> Any:
+        statements.append(sql)
+        return run(connection, sql, *rest, **more)
+
+    def is_state_set(change: Callable[[], object]) -> bool:
+        statements.clear()
+        change()
+        (update_jobs,) = (sql for sql in statements if sql.startswith("UPDATE jobs"))
+        return "SET state=" in update_jobs
+
+    monkeypatch.setattr(prepared, "_run", look)
+    tower.start("renewal", "T-1")
+    lanes = ["extract", "verify", "print"]
+    found = []
+    for number, lane in enumerate(lanes, start=1):
+        found.append(is_state_set(lambda lane=lane: tower.pull_one(lane)))  # type: ignore[misc]
+        done = Complete(f"TASK-{number}", {})
+        found.append(is_state_set(lambda done=done: tower.one(complete, done)))  # type: ignore[misc]
+    assert found == [True, False, False, False, False, True], "queued to running, and running to done"
+    with tower.store.reading() as connection:
+        job = connection.execute(select(jobs.c.state, jobs.c.finished_at, jobs.c.position)).one()
+    assert tuple(job) == ("done", tower.clock(), 3)
+
+
+def test_what_changes_after_a_flush_is_written_as_well(tower: Tower) -> None:
+    tower.start("single", "T-1")
+    with tower.transaction() as tx:
+        pull(tx, [Pull("only", 1)])
+        tx.flush()
+        job = tx.jobs[1]
+        assert job.state is JobState.RUNNING
+        job.state = JobState.QUEUED  # as it was read, and not as it was written
+        tx.job_changed(job)
+    with tower.store.reading() as connection:
+        assert connection.execute(select(jobs.c.state)).scalar_one() == "queued"
 
 
 # Numbers.
