@@ -24,14 +24,21 @@ from oms.storage.tasks import claim_tasks, note_contended
 from oms.storage.transaction import Dialect, Transaction
 
 
-def claim_in_lanes(tx: Transaction, wanted: Mapping[str, int]) -> dict[str, list[Task]]:
+def claim_in_lanes(
+    tx: Transaction, wanted: Mapping[str, int], *, workers: Mapping[str, str | None]
+) -> dict[str, list[Task]]:
     """Lease up to so many ready tasks of each lane, as `claim_tasks` does, within the lanes' pauses and caps.
 
     A lane that gives less because of them is noted in ``tx.held_back``. On PostgreSQL the turn of a capped lane is not
     waited for: where another transaction has it, the lane is noted in ``tx.contended``.
+
+    Args:
+        tx: the open transaction.
+        wanted: by lane how many.
+        workers: by lane who gets them all; None: the caller says so of each.
     """
     tx.flush_controls()
-    claimed = {lane: claim_tasks(tx, lane=lane, limit=limit) for lane, limit in wanted.items()}
+    claimed = {lane: claim_tasks(tx, lane=lane, limit=limit, worker=workers[lane]) for lane, limit in wanted.items()}
     short = [lane for lane, limit in wanted.items() if len(claimed[lane]) < limit]
     controls = held_back(tx.connection, tx.dialect, short) if short else {}
     for lane in short:
@@ -48,11 +55,11 @@ def claim_in_lanes(tx: Transaction, wanted: Mapping[str, int]) -> dict[str, list
                 note_contended(tx, lane)
         for control in held_back(tx.connection, tx.dialect, sorted(turns)).values():  # as they are now, with the turn
             more = wanted[control.lane] - len(claimed[control.lane])
-            claimed[control.lane] += _claim_within_caps(tx, control, wanted=more)
+            claimed[control.lane] += _claim_within_caps(tx, control, wanted=more, worker=workers[control.lane])
     return claimed
 
 
-def _claim_within_caps(tx: Transaction, control: LaneControl, *, wanted: int) -> list[Task]:
+def _claim_within_caps(tx: Transaction, control: LaneControl, *, wanted: int, worker: str | None) -> list[Task]:
     """Lease tasks of a lane whose turn ``tx`` has."""
     if control.paused_at is not None:
         _hold_back(tx, control.lane, None)
@@ -61,7 +68,7 @@ def _claim_within_caps(tx: Transaction, control: LaneControl, *, wanted: int) ->
         tidy_hand_outs(tx, control)
     room = room_now(tx.connection, control, now_ms=tx.now_ms)
     admitted = room.admits(wanted)
-    tasks = claim_tasks(tx, lane=control.lane, limit=admitted, is_admitted=True) if admitted else []
+    tasks = claim_tasks(tx, lane=control.lane, limit=admitted, is_admitted=True, worker=worker) if admitted else []
     if control.caps.rates:
         note_hand_outs(tx, control.lane, len(tasks))
     if len(tasks) < admitted:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from oms.sequencer.place import move_on
 from oms.sequencer.swept import Portion, Swept
 from oms.storage.jobs import lock_jobs
-from oms.storage.transaction import Change, Transaction
+from oms.storage.transaction import Transaction
 from oms.storage.windows import closed_tasks
+from oms.storage.written_rows import Change
 
 BATCH = 500
 

@@ -14,6 +14,7 @@ from oms.domain.paths import entry_path
 from oms.domain.plan import Node, Step
 from oms.domain.run import Branch
 from oms.domain.task import Job, Task
+from oms.sequencer.task_events import encode_task_event
 from oms.storage.lane_controls import control_changed
 from oms.storage.outbox import add_event
 from oms.storage.transaction import Transaction
@@ -32,18 +33,19 @@ def record_task(
     detail: dict[str, Any] | None = None,
 ) -> None:
     """Record that something happened to a task; ``lane`` and ``attempt`` are the task's own now."""
-    name = task.name
-    told = {
-        "task_id": name,
-        "activity": task.activity,
-        "lane": task.lane,
-        "status": status,
-        "attempt": task.attempt,
-        "worker": worker,
-        "actor": actor,
-        "detail": detail or {},
-    }
-    _record(tx, job, "task", name, told)
+    job.seq += 1
+    tx.job_changed(job)
+    body = encode_task_event(
+        job,
+        task,
+        status,
+        time_ms=tx.now_ms,
+        worker=worker,
+        actor=actor,
+        detail=detail or {},
+        traceparent=tx.trace,
+    )
+    add_event(tx, stream=job.name, seq=job.seq, body=body)
 
 
 def record_job(

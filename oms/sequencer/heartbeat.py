@@ -9,7 +9,8 @@ from act.contract import format_time_ms
 from oms.domain.errors import OmsError
 from oms.domain.task import Act, check_holder
 from oms.sequencer.wishes import lock_wished, wished_task
-from oms.storage.transaction import Change, Transaction
+from oms.storage.transaction import Transaction
+from oms.storage.written_rows import Change
 
 
 @dataclass(frozen=True, slots=True)

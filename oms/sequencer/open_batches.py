@@ -14,7 +14,8 @@ from oms.sequencer.swept import Portion, Swept
 from oms.storage.batches import keep_batch, lanes_with_batches, lock_batch, newest_due_ms, ready_count, waiting_tasks
 from oms.storage.jobs import lock_jobs
 from oms.storage.set_aside import Due
-from oms.storage.transaction import Change, Transaction
+from oms.storage.transaction import Transaction
+from oms.storage.written_rows import Change
 
 BATCH = 1_000
 """How many tasks one transaction looks at: as many as one pull can take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from oms.sequencer.lanes import plan_of
 from oms.sequencer.open_batches import open_polled
 from oms.storage.jobs import input_of, load_outputs, lock_jobs
 from oms.storage.tasks import wake_due
-from oms.storage.transaction import Change, Transaction
+from oms.storage.transaction import Transaction
+from oms.storage.written_rows import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def pull(tx: Transaction, wishes: Sequence[Pull]) -> list[list[LeasedTask]]:
         by_lane.setdefault(wish.lane, []).append(place)
     open_polled(tx, by_lane)
     wanted = {lane: sum(wishes[place].limit for place in places) for lane, places in by_lane.items()}
-    claimed = {lane: deque(tasks) for lane, tasks in claim_in_lanes(tx, wanted).items()}
+    workers = {lane: _one_worker(wishes[place].worker for place in places) for lane, places in by_lane.items()}
+    claimed = {lane: deque(tasks) for lane, tasks in claim_in_lanes(tx, wanted, workers=workers).items()}
     job_ids = sorted({task.job_id for tasks in claimed.values() for task in tasks})
     lock_jobs(tx, job_ids)
     tasks = [task for claimed_here in claimed.values() for task in claimed_here]
@@ -76,11 +78,17 @@ def _take(tasks: deque[Task], limit: int) -> list[Task]:
     return [tasks.popleft() for _ in range(min(limit, len(tasks)))]
 
 
+def _one_worker(workers: Iterable[str | None]) -> str | None:
+    """Return the worker who is meant by all; None where they differ."""
+    names = set(workers)
+    return names.pop() if len(names) == 1 else None
+
+
 def _hand_out(tx: Transaction, task: Task, wish: Pull) -> LeasedTask:
     job = tx.jobs[task.job_id]
     if job.state is JobState.QUEUED:
         job.state = JobState.RUNNING
-    if wish.worker is not None:
+    if wish.worker != task.worker:
         task.worker = wish.worker
         tx.task_changed(task, Change.WORKER)
     assert task.lease_expires_at is not None

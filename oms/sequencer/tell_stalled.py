@@ -12,7 +12,8 @@ from oms.sequencer.swept import Portion, Swept
 from oms.storage.jobs import lock_jobs
 from oms.storage.lane_pauses import paused_lanes, pauses_of
 from oms.storage.stalls import stalled_tasks, stalling_lanes
-from oms.storage.transaction import Change, Transaction
+from oms.storage.transaction import Transaction
+from oms.storage.written_rows import Change
 
 BATCH = 500
 

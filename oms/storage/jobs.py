@@ -62,7 +62,7 @@ def lock_jobs(tx: Transaction, ids: Iterable[int]) -> None:
     missing = [number for number in ids if number not in tx.jobs]
     if missing:
         for row in _LOCK.rows(tx.connection, tx.dialect.list_parameter(missing)):
-            tx.jobs[row[0]] = job_of_row(row)
+            tx.job_read(job_of_row(row))
 
 
 def lock_named_jobs(tx: Transaction, ids: Iterable[int]) -> None:
@@ -79,7 +79,7 @@ def lock_jobs_of_tasks(tx: Transaction, task_ids: Sequence[int]) -> None:
     if any(number not in tx.tasks or tx.tasks[number].job_id not in tx.jobs for number in task_ids):
         for row in _LOCK_OF_TASKS.rows(tx.connection, tx.dialect.list_parameter(list(task_ids))):
             if row[0] not in tx.jobs:
-                tx.jobs[row[0]] = job_of_row(row)
+                tx.job_read(job_of_row(row))
 
 
 def find_jobs(tx: Transaction, references: Sequence[str]) -> dict[tuple[str, str], Job]:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, true, update
 
 from act.contract import Receipt
-from hmskit.prepared import Prepared, update_rows
+from hmskit.prepared import Prepared
 from oms.storage.tables import UNDELIVERED, outbox, stopped_streams
 from oms.storage.transaction import Transaction
 
@@ -24,7 +24,12 @@ _PENDING = Prepared(
     .limit(bindparam("limit")),
     ["limit"],
 )
-_MARK = update_rows(outbox, ["delivered", "ledger_index", "leaf_hash"], key="id")
+_MARK = Prepared(
+    update(outbox)
+    .where(outbox.c.id == bindparam("this_id"))
+    .values(delivered=true(), ledger_index=bindparam("ledger_index"), leaf_hash=bindparam("leaf_hash")),
+    ["ledger_index", "leaf_hash", "this_id"],
+)
 _REWIND = (
     update(outbox)
     .where(outbox.c.stream == bindparam("this_stream"), outbox.c.seq >= bindparam("from_seq"))
@@ -85,7 +90,8 @@ def mark_delivered(tx: Transaction, delivered: Sequence[tuple[Pending, Receipt]]
     """Keep ACT's receipts; these events are not sent again."""
     _MARK.many(
         tx.connection,
-        [(True, receipt.index, bytes.fromhex(receipt.leaf_hash), event.id) for event, receipt in delivered],
+        # A bytearray: Python's SQLite driver asks of bytes first whether they are to be adapted.
+        [(receipt.index, bytearray.fromhex(receipt.leaf_hash), event.id) for event, receipt in delivered],
     )
 
 

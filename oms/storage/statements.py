@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Select,
+    Text,
     bindparam,
     exists,
     literal_column,
@@ -91,7 +92,7 @@ def claim(*, random_text: str) -> Prepared:
             attempt=tasks.c.attempt + literal_column("1"),
             token=literal_column(random_text),
             ended_by=null(),
-            worker=null(),
+            worker=bindparam("worker", type_=Text()),
             progress=null(),
             note=null(),
             stalls_at=null(),
@@ -101,5 +102,5 @@ def claim(*, random_text: str) -> Prepared:
             lease_expires_at=bindparam("now", type_=BigInteger()) + lease_ms,
         )
         .returning(*tasks.c),
-        ["now", "this_lane", "limit", "is_admitted"],
+        ["now", "this_lane", "limit", "is_admitted", "worker"],
     )

@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from hmskit import migrate
 from hmskit.database import CannotOpenError, may_run_again, why_unavailable
+from hmskit.kept_connections import KeptConnections
 from oms.domain.errors import UnavailableError
 from oms.storage.database import Database
 from oms.storage.plan_cache import PlanCache
@@ -54,6 +55,7 @@ class Store:
         self.plans = PlanCache()
         self.set_aside = SetAside()
         self._database = database
+        self._kept = KeptConnections(database.writer)
         self._must_scrub = False
         # Where many write at once, each adds to rows of its own; that two share one costs them a wait, no more.
         self._first_shard = secrets.randbelow(COUNT_SHARDS) if self.is_shared else 0
@@ -61,8 +63,11 @@ class Store:
     @contextmanager
     def connect_writer(self) -> Iterator[Connection]:
         """Give a connection that writes; there are `writers` of them, and each is one thread's."""
-        with self.translated(), self._database.writer.connect() as connection:
-            yield connection
+        try:
+            with self._kept.one() as connection:
+                yield connection
+        except (PoolTimeoutError, DBAPIError) as error:
+            raise _translated(error) from error
 
     @contextmanager
     def begin(self, connection: Connection, *, now_ms: int | None = None, writer: int = 0) -> Iterator[Transaction]:
@@ -83,7 +88,7 @@ class Store:
         self._check_lost()
         is_committing = False
         try:
-            with _rolled_back(connection), connection.begin():
+            with connection.begin():
                 tx = Transaction(
                     connection=connection,
                     dialect=self.dialect,
@@ -101,7 +106,12 @@ class Store:
             self._must_scrub = self._must_scrub or tx.has_erased
             if self._must_scrub:
                 self._must_scrub = not self._database.scrub(connection)
-        except DBAPIError as error:
+        except BaseException as error:
+            # Also where the COMMIT failed: SQLAlchemy sends no ROLLBACK after that.
+            with suppress(Exception):
+                connection.connection.rollback()
+            if not isinstance(error, DBAPIError):
+                raise
             if not is_committing and may_run_again(error):
                 reason = why_unavailable(error) or "another transaction took the same key"
                 raise RunAgainError(f"The database cannot take it now: {reason}.") from error
@@ -128,9 +138,7 @@ class Store:
         """Turn the driver's passing errors into `UnavailableError`; those of a wrong statement stay as they are."""
         try:
             yield
-        except PoolTimeoutError as error:
-            raise UnavailableError("Too many reads at once; try again.") from error
-        except DBAPIError as error:
+        except (PoolTimeoutError, DBAPIError) as error:
             raise _translated(error) from error
 
     def is_ready(self) -> str | None:
@@ -149,29 +157,22 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the schema up to date."""
+        self._kept.give_back()
         with self.translated():
             migrate.upgrade(self._database.writer, MIGRATIONS)
 
     def close(self) -> None:
         """Close every connection and give the database back."""
+        self._kept.close()
         self._database.close()
 
 
-def _translated(error: DBAPIError) -> Exception:
+def _translated(error: PoolTimeoutError | DBAPIError) -> Exception:
     """Return `UnavailableError` for what passes by itself, and ``error`` itself where a statement is wrong."""
+    if isinstance(error, PoolTimeoutError):
+        return UnavailableError("Too many reads at once; try again.")
     reason = why_unavailable(error)
     return error if reason is None else UnavailableError(f"The database cannot take it now: {reason}.")
-
-
-@contextmanager
-def _rolled_back(connection: Connection) -> Iterator[None]:
-    """Leave no transaction open where one failed: SQLAlchemy sends no ROLLBACK after a COMMIT that failed."""
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception):
-            connection.connection.rollback()
-        raise
 
 
 def open_store(database_url: str, *, may_migrate: bool = True, writers: int = DEFAULT_WRITERS) -> Store:

@@ -27,13 +27,15 @@ from oms.storage.jobs import lock_jobs_of_tasks
 from oms.storage.set_aside import Key
 from oms.storage.statements import is_open
 from oms.storage.tables import CLOSING, LIVE, READY, RUNNING, WAITING, tasks, workers
-from oms.storage.transaction import Change, Dialect, Transaction, in_list, in_rows, job_is_free, left_alone
+from oms.storage.transaction import Dialect, Transaction, in_list, in_rows, job_is_free, left_alone
+from oms.storage.written_rows import Change
 
 _STATUS = {status.value: status for status in TaskStatus}
 _ACT = {act.value: act for act in Act}
 
 _LOAD = Prepared(select(tasks).where(in_list(tasks.c.task_id, bindparam("ids"))), ["ids"])
 _DUE = select(tasks.c.task_id).where(WAITING, tasks.c.available_at <= bindparam("now"))
+_IS_DUE = Prepared(_DUE.limit(literal_column("1")), ["now"])
 _WAKE = Prepared(
     update(tasks)
     # What another transaction holds, it wakes itself, or the next look finds it.
@@ -213,7 +215,9 @@ def move_task(tx: Transaction, task: Task, status: TaskStatus, *, lane: str | No
     tx.task_changed(task, Change.STATE if lane is None and status is not TaskStatus.QUEUED else Change.PLACE)
 
 
-def claim_tasks(tx: Transaction, *, lane: str, limit: int, is_admitted: bool = False) -> list[Task]:
+def claim_tasks(
+    tx: Transaction, *, lane: str, limit: int, is_admitted: bool = False, worker: str | None = None
+) -> list[Task]:
     """Lease up to ``limit`` ready tasks of ``lane``, in the order in which they are due.
 
     One statement, so that concurrent callers never get the same task: PostgreSQL skips rows that another claim
@@ -225,9 +229,10 @@ def claim_tasks(tx: Transaction, *, lane: str, limit: int, is_admitted: bool = F
         lane: its name. Of one that is paused or capped, nothing is leased.
         limit: how many at most.
         is_admitted: the lane's pause and caps were looked at, and ``limit`` is within them.
+        worker: who gets them all; None: the caller says so of each.
     """
     tx.flush_tasks()
-    rows = tx.dialect.claim.rows(tx.connection, tx.now_ms, lane, limit, is_admitted)
+    rows = tx.dialect.claim.rows(tx.connection, tx.now_ms, lane, limit, is_admitted, worker)
     claimed = [task_of_row(row) for row in rows]
     # RETURNING promises no order.
     claimed.sort(key=lambda task: (-task.priority, task.available_at, task.task_id))
@@ -255,6 +260,8 @@ def wake_due(tx: Transaction) -> None:
         return
     tx.has_woken_due = True
     tx.flush_tasks()
+    if not _IS_DUE.rows(tx.connection, tx.now_ms):  # nearly always, and an update that finds nothing costs three times
+        return
     for task_id, lane in _WAKE.rows(tx.connection, tx.now_ms):
         tx.woken[lane] += 1
         if task_id in tx.tasks:

@@ -8,23 +8,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from enum import IntEnum
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Protocol
 
 from sqlalchemy import Column, Connection, FunctionElement, bindparam
 from sqlalchemy.types import NullType
 
-from hmskit.prepared import Prepared, in_one_go, insert_rows, update_rows
+from hmskit.prepared import Prepared, in_one_go
 from oms.domain.lane_control import LaneControl
 from oms.domain.plan import Plan
 from oms.domain.stall import Pause
-from oms.domain.task import FINISHED, Job, Task, TaskStatus
+from oms.domain.task import FINISHED, Job, JobState, Task, TaskStatus
 from oms.storage.control_rows import write_controls
 from oms.storage.plan_cache import PlanCache
 from oms.storage.set_aside import SetAside
-from oms.storage.tables import jobs, outbox, tasks
+from oms.storage.written_rows import (
+    INSERT_EVENTS,
+    INSERT_JOBS,
+    INSERT_TASKS,
+    UPDATE_JOBS,
+    UPDATE_STAYING_JOBS,
+    UPDATE_TASKS,
+    Change,
+    changed_job_row,
+    changed_task_row,
+    job_key,
+    job_row,
+    staying_job_row,
+    task_row,
+)
 
 
 class in_list(FunctionElement[Any]):  # noqa: N801 - reads as SQL
@@ -94,7 +107,7 @@ class Dialect:
         keep_numbers: writes, at the flush, which numbers were given.
         add_counts: (lane, shard, queued, running): adds to that row of the lanes' counts.
         see_worker: (lane, worker, last_seen): notes that the worker polled the lane then.
-        claim: (now, lane, limit, is_admitted): takes up to ``limit`` ready tasks of the lane, and gives their rows.
+        claim: (now, lane, limit, is_admitted, worker): takes up to ``limit`` ready tasks of the lane; gives their rows.
         end_stuck: ends what processes that stand still hold open, and says how many sessions there were.
         list_parameter: makes the parameter of an `in_list` out of a list.
     """
@@ -117,78 +130,7 @@ class Flushed(Protocol):
         """Write them."""
 
 
-class Change(IntEnum):
-    """How much of a task changed: no more is written, for every index that a column is in costs a write."""
-
-    WORKER = 1
-    STATE = 2
-    PLACE = 3
-
-
-JOB_COLUMNS = tuple(f.name for f in fields(Job))
-TASK_COLUMNS = tuple(f.name for f in fields(Task))
-_JOB_STATE = (
-    "state",
-    "position",
-    "seq",
-    "error",
-    "updated_at",
-    "finished_at",
-    "paused_at",
-    "paused_state",
-    "ending",
-    "restarts",
-    "needs_resume",
-)
-_TASK_STATE = (
-    "status",
-    "failures",
-    "ended_by",
-    "worker",
-    "lease_expires_at",
-    "error",
-    "error_type",
-    "output_hmac",
-    "output",
-    "progress",
-    "note",
-    "stalls_at",
-    "stall_from",
-    "stalled_at",
-    "ended_at",
-)
-_TASK_PLACE = (
-    "lane",
-    "ready",
-    "priority",
-    "lease_sec",
-    "available_at",
-    "held_available_at",
-    "closes_at",
-    "batch_max",
-    "batch_at",
-)
-_EVENT = ("stream", "seq", "body", "created_at", "delivered")
-
-
-_INSERT_JOBS = insert_rows(jobs, JOB_COLUMNS)
-_INSERT_TASKS = insert_rows(tasks, TASK_COLUMNS)
-_INSERT_EVENTS = insert_rows(outbox, _EVENT)
-_UPDATE_JOBS = update_rows(jobs, _JOB_STATE, key="job_id")
-_UPDATE_TASKS = {
-    Change.WORKER: update_rows(tasks, ["worker"], key="task_id"),
-    Change.STATE: update_rows(tasks, _TASK_STATE, key="task_id"),
-    Change.PLACE: update_rows(tasks, _TASK_STATE + _TASK_PLACE, key="task_id"),
-}
-_job_row = attrgetter(*JOB_COLUMNS)
-_job_key = attrgetter("reference", "plan")
-_task_row = attrgetter(*TASK_COLUMNS)
-_changed_job_row = attrgetter(*_JOB_STATE, "job_id")
-_changed_task_row: dict[Change, Callable[[Task], tuple[Any, ...]]] = {
-    Change.WORKER: attrgetter("worker", "task_id"),
-    Change.STATE: attrgetter(*_TASK_STATE, "task_id"),
-    Change.PLACE: attrgetter(*_TASK_STATE, *_TASK_PLACE, "task_id"),
-}
+_state_of: Callable[[Job], tuple[JobState, int | None]] = attrgetter("state", "finished_at")
 
 
 @dataclass(slots=True)
@@ -233,6 +175,7 @@ class Transaction:
         numbers: numbers that were taken and not given yet (PostgreSQL).
         numbers_taken: how many were last taken at once (PostgreSQL).
         new_references: the jobs made here, written or not, by their reference.
+        states_read: the state of each job, and when it ended, as the database has them.
     """
 
     connection: Connection
@@ -273,12 +216,18 @@ class Transaction:
     new_references: dict[str, list[Job]] = field(default_factory=dict)
     new_tasks: dict[int, Task] = field(default_factory=dict)
     changed_jobs: dict[int, Job] = field(default_factory=dict)
+    states_read: dict[int, tuple[JobState, int | None]] = field(default_factory=dict)
     changed_tasks: dict[int, Change] = field(default_factory=dict)
     new_events: list[tuple[Any, ...]] = field(default_factory=list)
     seen_workers: list[tuple[str, str, int]] = field(default_factory=list)
     counts: dict[str, list[int]] = field(default_factory=dict)
     new_controls: set[str] = field(default_factory=set)
     changed_controls: dict[str, LaneControl] = field(default_factory=dict)
+
+    def job_read(self, job: Job) -> None:
+        """Take a job that was read and locked."""
+        self.jobs[job.job_id] = job
+        self.states_read[job.job_id] = _state_of(job)
 
     def job_changed(self, job: Job) -> None:
         """Write ``job`` at the flush."""
@@ -305,11 +254,11 @@ class Transaction:
         connection = self.connection
         if self.dialect.is_shared:
             self._insert_jobs()  # a claim there locks a task with its job
-        _INSERT_TASKS.many(connection, [_task_row(task) for task in self.new_tasks.values()])
+        INSERT_TASKS.many(connection, [task_row(task) for task in self.new_tasks.values()])
         self.new_tasks.clear()
         if self.changed_tasks:
-            for change, statement in _UPDATE_TASKS.items():
-                row = _changed_task_row[change]
+            for change, statement in UPDATE_TASKS.items():
+                row = changed_task_row[change]
                 numbers = [number for number, how in self.changed_tasks.items() if how is change]
                 statement.many(connection, [row(self.tasks[number]) for number in numbers])
             self.changed_tasks.clear()
@@ -331,6 +280,7 @@ class Transaction:
             self._write()
         for written in (
             self.changed_jobs,
+            self.states_read,
             self.new_events,
             self.seen_workers,
             self.counts,
@@ -340,9 +290,17 @@ class Transaction:
     def _insert_jobs(self) -> None:
         new_jobs = list(self.new_jobs.values())
         if self.dialect.is_shared:
-            new_jobs.sort(key=_job_key)
-        _INSERT_JOBS.many(self.connection, [_job_row(job) for job in new_jobs])
+            new_jobs.sort(key=job_key)
+        INSERT_JOBS.many(self.connection, [job_row(job) for job in new_jobs])
         self.new_jobs.clear()
+
+    def _update_jobs(self) -> None:
+        stay = [job for number, job in self.changed_jobs.items() if self.states_read.get(number) == _state_of(job)]
+        UPDATE_STAYING_JOBS.many(self.connection, [staying_job_row(job) for job in stay])
+        if len(stay) < len(self.changed_jobs):
+            staying = {job.job_id for job in stay}
+            moved = [job for number, job in self.changed_jobs.items() if number not in staying]
+            UPDATE_JOBS.many(self.connection, [changed_job_row(job) for job in moved])
 
     def _write(self) -> None:
         connection = self.connection
@@ -350,10 +308,10 @@ class Transaction:
         self.dialect.keep_numbers(self)
         self._insert_jobs()
         self.flush_controls()
-        _UPDATE_JOBS.many(connection, [_changed_job_row(job) for job in self.changed_jobs.values()])
+        self._update_jobs()
         if self.runs is not None:
             self.runs.flush()
-        _INSERT_EVENTS.many(connection, self.new_events)
+        INSERT_EVENTS.many(connection, self.new_events)
         self.dialect.see_worker.many(connection, sorted(self.seen_workers))
         self.dialect.add_counts.many(
             connection,

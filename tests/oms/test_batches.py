@@ -391,7 +391,7 @@ def test_a_backlog_that_waits_for_a_batch_costs_pulls_and_sweeps_nothing(plant: 
         tasks._WAKE.rows(tx.connection, clock())
         batches._NEWEST_DUE.rows(tx.connection, "external_print", clock())
         batches._LANES.rows(tx.connection)
-        tx.dialect.claim.rows(tx.connection, clock(), "external_print", 3, False)
+        tx.dialect.claim.rows(tx.connection, clock(), "external_print", 3, False, None)
 
     def cost() -> int:
         tidy(plant.store)

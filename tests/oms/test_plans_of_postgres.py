@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from hmskit.prepared import Prepared
+from hmskit.usual_rows import UsualRows
 from oms.storage import (
     batches,
     control_rows,
@@ -23,6 +24,7 @@ from oms.storage import (
     tasks,
     transaction,
     windows,
+    written_rows,
 )
 from oms.storage.store import open_store
 from tests.databases import Databases
@@ -41,6 +43,7 @@ MODULES = (
     schedules,
     stalls,
     windows,
+    written_rows,
 )
 ROWS = 20_000
 
@@ -56,7 +59,8 @@ def prepared() -> dict[str, Prepared]:
                 items = iter((f"{name}.{field}", getattr(value, field)) for field in value.__slots__)
             else:
                 items = iter([(name, value)])
-            found.update((f"{module.__name__}.{key}", item) for key, item in items if isinstance(item, Prepared))
+            wholes = ((key, item._whole if isinstance(item, UsualRows) else item) for key, item in items)
+            found.update((f"{module.__name__}.{key}", item) for key, item in wholes if isinstance(item, Prepared))
     return found
 
 

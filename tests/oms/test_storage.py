@@ -18,17 +18,19 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Table, delete, insert, select, text, update
+from sqlalchemy import Connection, Table, delete, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.schema import CreateIndex
 
 from act.contract import Receipt
+from hmskit import prepared
 from hmskit.database import CannotOpenError
 from hmskit.prepared import Prepared
 from oms.domain.errors import UnavailableError
 from oms.domain.plan_reader import parse_plan
-from oms.domain.task import Job, Task
+from oms.domain.task import Job, JobState, Task
+from oms.sequencer.complete import Complete, complete
 from oms.sequencer.deliver import (
     Delivered,
     ResumeStreams,
@@ -39,7 +41,7 @@ from oms.sequencer.deliver import (
     rewind_streams,
     stop_streams,
 )
-from oms.sequencer.pull import Pull
+from oms.sequencer.pull import Pull, pull
 from oms.sequencer.start import Start, start
 from oms.sequencer.writer import Writer
 from oms.storage import outbox as outbox_module
@@ -106,8 +108,9 @@ def _explained(store: Store, prepared: Prepared, values: tuple[Any, ...]) -> lis
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (lambda store: (store.dialect.claim, (1, "only", 5, False)), "ix_tasks_ready"),
+        (lambda store: (store.dialect.claim, (1, "only", 5, False, None)), "ix_tasks_ready"),
         (_hot("_WAKE", 1), "ix_tasks_waiting"),
+        (_hot("_IS_DUE", 1), "ix_tasks_waiting"),
         (
             lambda store: (tasks_module._EXPIRED, (1, store.dialect.list_parameter([]), 5)),
             "ix_tasks_leases",
@@ -116,7 +119,7 @@ def _explained(store: Store, prepared: Prepared, values: tuple[Any, ...]) -> lis
         (_hot("_NEXT_DUE"), "ix_tasks_waiting"),
         (lambda _store: (outbox_module._PENDING, (5,)), "ix_outbox_undelivered"),
     ],
-    ids=["claim", "wake", "expired", "load", "next due", "pending"],
+    ids=["claim", "wake", "due", "expired", "load", "next due", "pending"],
 )
 def test_a_hot_statement_reads_along_its_index_and_sorts_nothing(
     tower: Tower, statement: Statement, index: str
@@ -133,7 +136,9 @@ def test_a_pull_costs_the_same_with_ten_tasks_waiting_and_with_thousands(tower: 
     def cost() -> int:
         with tower.transaction() as tx:
             tx.flush()
-            return steps_of(tx.connection, lambda: tx.dialect.claim.rows(tx.connection, tx.now_ms, "only", 1, False))
+            return steps_of(
+                tx.connection, lambda: tx.dialect.claim.rows(tx.connection, tx.now_ms, "only", 1, False, None)
+            )
 
     tower.run(start, *(Start("single", f"T-{number}", {}, number % 7) for number in range(10)))
     with_ten = cost()
@@ -186,9 +191,55 @@ def test_a_claim_in_one_statement_gives_the_second_connection_nothing(tower: Tow
     taken = []
     for _ in range(2):
         other = sqlite3.connect(str(tower.store.url.database), isolation_level=None)
-        taken.append(other.execute(compiled.sql, compiled.arrange((1, "only", 1, False))).fetchall())
+        taken.append(other.execute(compiled.sql, compiled.arrange((1, "only", 1, False, None))).fetchall())
         other.close()
     assert [len(rows) for rows in taken] == [1, 0]
+
+
+# What is written.
+
+
+def test_a_change_that_leaves_a_job_s_state_writes_no_index_of_it(
+    tower: Tower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    run = prepared._run
+
+    def look(connection: Connection, sql: str, *rest: Any, **more: Any) -> Any:
+        statements.append(sql)
+        return run(connection, sql, *rest, **more)
+
+    def is_state_set(change: Callable[[], object]) -> bool:
+        statements.clear()
+        change()
+        (update_jobs,) = (sql for sql in statements if sql.startswith("UPDATE jobs"))
+        return "SET state=" in update_jobs
+
+    monkeypatch.setattr(prepared, "_run", look)
+    tower.start("renewal", "T-1")
+    lanes = ["extract", "verify", "print"]
+    found = []
+    for number, lane in enumerate(lanes, start=1):
+        found.append(is_state_set(lambda lane=lane: tower.pull_one(lane)))  # type: ignore[misc]
+        done = Complete(f"TASK-{number}", {})
+        found.append(is_state_set(lambda done=done: tower.one(complete, done)))  # type: ignore[misc]
+    assert found == [True, False, False, False, False, True], "queued to running, and running to done"
+    with tower.store.reading() as connection:
+        job = connection.execute(select(jobs.c.state, jobs.c.finished_at, jobs.c.position)).one()
+    assert tuple(job) == ("done", tower.clock(), 3)
+
+
+def test_what_changes_after_a_flush_is_written_as_well(tower: Tower) -> None:
+    tower.start("single", "T-1")
+    with tower.transaction() as tx:
+        pull(tx, [Pull("only", 1)])
+        tx.flush()
+        job = tx.jobs[1]
+        assert job.state is JobState.RUNNING
+        job.state = JobState.QUEUED  # as it was read, and not as it was written
+        tx.job_changed(job)
+    with tower.store.reading() as connection:
+        assert connection.execute(select(jobs.c.state)).scalar_one() == "queued"
 
 
 # Numbers.

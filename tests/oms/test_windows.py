@@ -303,7 +303,7 @@ def test_a_lane_with_hours_costs_the_same_with_a_large_backlog(office: Tower, cl
             if statement == "close":
                 return steps_of(connection, lambda: windows._CLOSED.rows(connection, clock(), none, 500))
             claim = office.store.dialect.claim
-            return steps_of(connection, lambda: claim.rows(connection, clock(), "clerk", 5, False))
+            return steps_of(connection, lambda: claim.rows(connection, clock(), "clerk", 5, False, None))
 
     office.run(start, *(Start("office", f"T-{number}", {}, 0) for number in range(10)))
     before = cost()
