@@ -165,7 +165,11 @@ def in_one_go(connection: Connection) -> Generator[None]:
         with driver.pipeline():
             yield
     except connection.dialect.loaded_dbapi.Error as error:
-        raise _wrapped(connection, "a pipeline of statements", error) from error
+        raise _wrapped(connection, "a pipeline of statements", error, in_pipeline=False) from error
+    except DBAPIError as error:  # of one of its statements
+        if not connection.invalidated and _is_in_pipeline(connection):
+            connection.invalidate(error)
+        raise
 
 
 def _run(connection: Connection, sql: str, parameters: Any, *, how: str) -> Sequence[Any]:  # noqa: ANN401
@@ -181,6 +185,7 @@ def _run(connection: Connection, sql: str, parameters: Any, *, how: str) -> Sequ
         DBAPIError: what the driver raised, as SQLAlchemy would have wrapped it.
     """
     driver = connection.connection
+    in_pipeline = _is_in_pipeline(connection)
     cursor = driver.cursor()
     try:
         if how == "many":
@@ -189,14 +194,27 @@ def _run(connection: Connection, sql: str, parameters: Any, *, how: str) -> Sequ
         cursor.execute(sql, parameters)
         return cursor.fetchall() if how == "rows" else ()
     except connection.dialect.loaded_dbapi.Error as error:
-        raise _wrapped(connection, sql, error) from error
+        raise _wrapped(connection, sql, error, in_pipeline=in_pipeline) from error
     finally:
         cursor.close()
 
 
-def _wrapped(connection: Connection, sql: str, error: BaseException) -> DBAPIError:
-    """Return the driver's error without the values, which are the citizens'; drop a connection that broke."""
-    if connection.dialect.is_disconnect(error, connection.connection, None):  # type: ignore[arg-type]
-        connection.invalidate(error)  # the next transaction gets a new one
+def _wrapped(connection: Connection, sql: str, error: BaseException, *, in_pipeline: bool) -> DBAPIError:
+    """Return the driver's error without the values, which are the citizens'; drop a connection that broke.
+
+    A server that ends a session in the middle of a pipeline leaves the driver in it (``in_pipeline``: where it was
+    before): the connection does not look broken yet, and cannot even be rolled back.
+    """
+    if not connection.invalidated:
+        is_stuck = _is_in_pipeline(connection) and not in_pipeline
+        if is_stuck or connection.dialect.is_disconnect(error, connection.connection, None):  # type: ignore[arg-type]
+            connection.invalidate(error)  # the next transaction gets a new one
     leave_details_out(error)
     return DBAPIError(sql, None, error)
+
+
+def _is_in_pipeline(connection: Connection) -> bool:
+    if connection.dialect.name != "postgresql":
+        return False
+    driver: Any = connection.connection
+    return bool(driver.pgconn.pipeline_status)

@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Table, delete, insert, select, text, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.schema import CreateIndex
@@ -26,7 +26,7 @@ from sqlalchemy.schema import CreateIndex
 from act.contract import Receipt
 from hmskit import prepared
 from hmskit.database import CannotOpenError
-from hmskit.prepared import Prepared
+from hmskit.prepared import Prepared, in_one_go
 from oms.domain.errors import UnavailableError
 from oms.domain.plan_reader import parse_plan
 from oms.domain.task import Job, JobState, Task
@@ -52,6 +52,7 @@ from oms.storage.plans import PlanVersion
 from oms.storage.sqlite import SQLITE
 from oms.storage.store import MIGRATIONS, RunAgainError, Store, open_store
 from oms.storage.tables import SCHEMA_REVISION, jobs, lane_counts, metadata, outbox, plans, stopped_streams, tasks
+from oms.storage.tasks import wake_due
 from oms.storage.transaction import Transaction
 from tests.database import Database, Kind
 from tests.databases import Databases, postgres_only, sqlite_only
@@ -523,3 +524,51 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "oms.db").write_text("this is a letter, and no database at all\n" * 100)
     with pytest.raises(CannotOpenError, match=r"cannot use .*oms\.db"):
         open_store(f"sqlite:///{tmp_path / 'oms.db'}")
+
+
+@postgres_only
+def test_a_session_that_ends_within_a_pipeline_is_dropped_without_a_word(
+    tower: Tower, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end(cursor: psycopg.Cursor[Any], _sql: str, _rows: Sequence[Any]) -> None:
+        cursor.connection.pgconn.enter_pipeline_mode()  # what the driver does, and cannot leave when the session ends
+        cursor.connection.pgconn.send_query_params(b"SELECT 1", None)
+        raise psycopg.OperationalError("cannot exit pipeline mode while busy")
+
+    tower.put_plan(SINGLE)
+    tower.start("single")
+    task = tower.pull_one("only")
+
+    def look() -> None:
+        with tower.transaction() as tx:
+            complete(tx, [Complete(task.task_id, {}, task.token)])
+            wake_due(tx)  # writes what was changed before it looks, outside of the pipeline at the end
+
+    for verb in (lambda: tower.start("single", "T-2"), look):
+        with monkeypatch.context() as patch:
+            patch.setattr(psycopg.Cursor, "executemany", end)
+            with pytest.raises(RunAgainError):
+                verb()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert tower.complete(task).status == "done"
+
+
+@postgres_only
+def test_a_session_that_is_lost_within_a_pipeline_is_told_as_lost(
+    tower: Tower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(cursor: psycopg.Cursor[Any], _sql: str, _rows: Sequence[Any]) -> None:
+        cursor.connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    tower.put_plan(SINGLE)
+    with monkeypatch.context() as patch, tower.store.connect_writer() as connection:
+        patch.setattr(psycopg.Cursor, "executemany", lose)
+        with pytest.raises(DBAPIError), connection.begin(), in_one_go(connection):
+            _ROWS.many(connection, [("x", 1)])
+    assert tower.start("single").job_id == "JOB-1"
+
+
+_ROWS = Prepared(
+    update(lane_counts).where(lane_counts.c.lane == bindparam("its")).values(queued=bindparam("n")), ["its", "n"]
+)
