@@ -111,6 +111,9 @@ class LedgerClient:
             )
         except httpx.HTTPError as error:
             raise LedgerUnavailableError(f"{type(error).__name__}: {error}") from error
+        # httpx binds an answer's stream to the answer. In that ring both would stay, with all that was posted, until
+        # the garbage collector comes, which is after hundreds of batches: hundreds of MiB.
+        answer.stream = httpx.ByteStream(b"")
         if answer.status_code == httpx.codes.OK:
             return _receipts(answer, len(events))
         raise _refusal(answer)

@@ -8,12 +8,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from oms.bench.plans import LANES
 from oms.bench.targets import SERVICES, Verdict
 
 NAMES = {"batches": "batches of 100", "bulk_start": "bulk start, lists of 1,000", "starts": "starts, one by one"}
 WORDS = ("from", "more", "request", "set against it", "target", "what")
 """Columns of words, which begin at the left."""
 NONE = "-"
+YEAR_SEC = 365 * 86_400
 
 
 def print_report(console: Console, report: dict[str, Any], verdicts: list[Verdict]) -> None:
@@ -22,6 +24,7 @@ def print_report(console: Console, report: dict[str, Any], verdicts: list[Verdic
     results = report["results"]
     for name, show in (
         ("throughput", _throughput),
+        ("throughput", _years),
         ("throughput", _latencies),
         ("handoff", lambda _: _waiting(results)),
         ("lag", lambda _: _ledger(results)),
@@ -99,6 +102,20 @@ def _throughput(throughput: dict[str, Any]) -> Table:
             _number(figures["client_cores"], 2),
             ", ".join(_number(cpu.get(service)) for service in SERVICES),
         )
+    return table
+
+
+def _years(throughput: dict[str, Any]) -> Table:
+    """Say what the machine carries in a year, were it never busier nor quieter than it was measured."""
+    table = _table(
+        "A year of it: jobs of three activities each, such as passports", "load", "connections", "million jobs a year"
+    )
+    for name, figures in throughput.items():
+        if figures["activities_per_sec"] and figures["ratio"]["median"]:
+            jobs_per_sec = figures["activities_per_sec"] / len(LANES)
+            share = figures["ratio_caught_up"]["median"] / figures["ratio"]["median"]
+            millions = jobs_per_sec * share * YEAR_SEC / 1e6
+            table.add_row(NAMES.get(name, "mixed"), str(figures["connections"]), _number(millions))
     return table
 
 

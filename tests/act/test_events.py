@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
+import weakref
 from typing import Any
 
 import httpx
@@ -365,6 +367,27 @@ def test_the_client_understands_every_answer(url: str) -> None:
             act.ledger._writer._is_stopping = False
 
     run(scenario())
+
+
+def test_what_was_posted_is_gone_once_it_was_answered() -> None:
+    answers: list[weakref.ref[httpx.Response]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        results = [{"id": "x", "index": 0, "outcome": "appended", "leaf_hash": "00"}] * len(JOB)
+        given = httpx.Response(200, json={"results": results}, request=request)
+        answers.append(weakref.ref(given))  # it keeps the request, and that what was posted
+        return given
+
+    async def scenario() -> None:
+        async with LedgerClient("http://act", transport=httpx.MockTransport(answer)) as client:
+            await client.append(JOB)
+            assert answers[0]() is None
+
+    gc.disable()  # for hundreds of batches it does not come
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
