@@ -221,7 +221,10 @@ async def test_what_is_handed_to_a_client_that_has_gone_comes_back(site: Site) -
             _, gone = await asyncio.open_connection("127.0.0.1", served.port)
             gone.write(b"GET /pull?lane=only HTTP/1.1\r\nhost: oms\r\n\r\n")
             await gone.drain()
-            await until(lambda: len(oms.writer._intake) == 1, what="the pull is in the queue")
+            await until(
+                lambda: any(connection._exchange is not None for connection in served.state.connections),  # type: ignore[union-attr]
+                what="the pull is in the queue",
+            )
             gone.transport.abort()
             await until(lambda: len(served.state.connections) == 1, what="it is noticed that the client has gone")
         task = (await http.get("/pull", params={"lane": "only", "wait": 10})).json()
